@@ -1,0 +1,89 @@
+"""The student's loss: L = L_seg + α · MSE(f_t, f_s) (Eqs. 2 and 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+
+
+def feature_mse(
+    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error of two feature maps, in float32 whatever autocast does (Eq. 3).
+
+    Args:
+        student: Features that receive the gradient.
+        teacher: Features of the frozen teacher.
+        mask: Pixels that count; None for all. Without any such pixel the result is 0.
+
+    Shape:
+        - student, teacher: ``(B, C, *spatial)``
+        - mask: boolean ``(B, 1, *spatial)``
+        - result: scalar
+
+    Raises:
+        ValueError: The feature maps differ in shape.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
+        )
+    with torch.autocast(student.device.type, enabled=False):
+        if mask is None:
+            return mse_loss(student.float(), teacher.float())
+        squared = (student.float() - teacher.float()).square() * mask
+        return squared.sum() / (mask.sum() * student.shape[1]).clamp(min=1)
+
+
+class DistillationLoss(nn.Module):
+    """nnU-Net's loss plus α times the feature MSE, wherever :meth:`expect` announced teacher features.
+
+    In validation nothing is announced, and the loss is nnU-Net's own.
+
+    Args:
+        segmentation: nnU-Net's loss.
+        alpha: Weight α of the distillation.
+        capture: Source of the student's features; has ``take()``.
+    """
+
+    def __init__(self, segmentation: nn.Module, alpha: float, capture: Any) -> None:
+        super().__init__()
+        self.segmentation = segmentation
+        self.alpha = alpha
+        self.capture = capture
+        self._expected: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self.last_segmentation: torch.Tensor | None = None
+        self.last_distillation: torch.Tensor | None = None
+
+    def expect(self, teacher: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        """Announce the teacher's features (and the pixels that count) for the next training step.
+
+        Shape:
+            - teacher: ``(B, C, *spatial)``
+            - mask: boolean ``(B, 1, *spatial)``
+        """
+        self._expected = (teacher, mask)
+
+    def forget(self) -> None:
+        """Drop all features, so that no memory is held between steps."""
+        self._expected = None
+        self.capture.clear()
+
+    def forward(self, output: Any, target: Any) -> torch.Tensor:
+        """The total loss; its two parts stay in ``last_segmentation`` and ``last_distillation``.
+
+        Args:
+            output: Logits as nnU-Net's loss takes them (a list under deep supervision).
+            target: Targets likewise.
+        """
+        segmentation = self.segmentation(output, target)
+        if self._expected is None:
+            return segmentation
+        distillation = feature_mse(self.capture.take(), *self._expected)
+        # Kept on the device: reading them here would make the GPU wait once more per step.
+        self.last_segmentation = segmentation.detach()
+        self.last_distillation = distillation.detach()
+        return segmentation + self.alpha * distillation

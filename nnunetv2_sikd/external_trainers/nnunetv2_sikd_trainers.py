@@ -1,0 +1,12 @@
+"""What ``nnUNet_extTrainer`` points to: hands nnU-Net the trainers of the installed package.
+
+This folder must hold nothing else and be no package (see ``nnunetv2_sikd.environment.trainer_folder``).
+"""
+
+from typing import Any
+
+from nnunetv2_sikd.trainers import variants
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(variants, name)

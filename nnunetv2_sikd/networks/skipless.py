@@ -1,0 +1,118 @@
+"""A U-Net whose skip connections are removed: the teacher's network."""
+
+from __future__ import annotations
+
+import torch
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
+from torch import nn
+
+from nnunetv2_sikd.errors import SIKDError
+
+
+class SkiplessDecoder(nn.Module):
+    """The decoder of an nnU-Net network, fed by the bottleneck alone.
+
+    Takes over the stages of a freshly built decoder. The first convolution of each stage gets half its input
+    channels: those that came up from below; the skip's half is gone.
+
+    Args:
+        decoder: A decoder not used elsewhere; its stages are altered in place.
+        initialize: Weight initialisation of the network, for the new convolutions.
+    """
+
+    def __init__(self, decoder: UNetDecoder, initialize: nn.Module) -> None:
+        super().__init__()
+        self.deep_supervision: bool = decoder.deep_supervision
+        self.transpconvs: nn.ModuleList = decoder.transpconvs
+        self.stages: nn.ModuleList = decoder.stages
+        self.seg_layers: nn.ModuleList = decoder.seg_layers
+        for stage, transpconv in zip(self.stages, self.transpconvs, strict=True):
+            block = stage.convs[0]
+            conv = _with_input_channels(block.conv, transpconv.out_channels)
+            initialize(conv)
+            block.conv = block.all_modules[0] = conv
+            block.input_channels = conv.in_channels
+
+    def features(self, bottleneck: torch.Tensor) -> list[torch.Tensor]:
+        """Feature maps of all stages, full resolution last.
+
+        Shape:
+            - bottleneck: ``(B, C, *spatial)`` of the encoder's last stage
+            - result: one ``(B, features of the stage, *spatial of the stage)`` a stage
+        """
+        maps = []
+        x = bottleneck
+        for transpconv, stage in zip(self.transpconvs, self.stages, strict=True):
+            x = stage(transpconv(x))
+            maps.append(x)
+        return maps
+
+    def forward(self, skips: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Segmentation logits, full resolution first where deep supervision is on.
+
+        Args:
+            skips: Output of the encoder, of which only the last is used.
+        """
+        maps = self.features(skips[-1])
+        if not self.deep_supervision:
+            return self.seg_layers[-1](maps[-1])
+        return [layer(x) for layer, x in zip(self.seg_layers, maps, strict=True)][::-1]
+
+
+class SkiplessUNet(nn.Module):
+    """Encoder and skipless decoder of an nnU-Net network.
+
+    With skip connections the teacher would solve its easy task in the first layers and learn neither shape
+    nor intensity in the deep ones (SIKD paper, section 3.2).
+
+    Args:
+        network: A freshly built ``PlainConvUNet`` or ``ResidualEncoderUNet`` (2D or 3D); it is taken apart.
+
+    Raises:
+        SIKDError: The network has no decoder whose skips could be removed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        check_unet(network)
+        self.encoder: nn.Module = network.encoder
+        self.decoder = SkiplessDecoder(network.decoder, network.initialize)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Segmentation logits ``(B, heads, *spatial)``, or a list of them under deep supervision."""
+        return self.decoder(self.encoder(x))
+
+    def penultimate(self, x: torch.Tensor) -> torch.Tensor:
+        """The feature map that enters the last 1×1 convolution; no segmentation head runs.
+
+        Shape:
+            - x: ``(B, input channels, *spatial)``
+            - result: ``(B, features of the first stage, *spatial)``
+        """
+        return self.decoder.features(self.encoder(x)[-1])[-1]
+
+
+def check_unet(network: nn.Module) -> None:
+    """Raise a clear error unless ``network`` has nnU-Net's U-Net decoder.
+
+    Raises:
+        SIKDError: It has none (Primus, say).
+    """
+    if not isinstance(getattr(network, "decoder", None), UNetDecoder):
+        raise SIKDError(
+            f"SIKD needs the decoder of a PlainConvUNet or ResidualEncoderUNet, and {type(network).__name__} "
+            "has none: choose plans with one of these (nnUNetPlans, nnUNetResEncUNetMPlans, ...) with -p"
+        )
+
+
+def _with_input_channels(conv: nn.Module, in_channels: int) -> nn.Module:
+    """A new convolution like ``conv`` for another number of input channels."""
+    return type(conv)(
+        in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        bias=conv.bias is not None,
+    )

@@ -1,0 +1,1 @@
+"""Class-averaged copies of nnU-Net's preprocessed cases."""

@@ -1,0 +1,221 @@
+"""One class-averaged copy: made, recognised as current, and never half there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+
+from nnunetv2_sikd.averaging import class_average
+from nnunetv2_sikd.errors import SIKDError
+
+# Raise when the same source would give another copy: existing copies are then made anew.
+_FORMAT = 1
+_RECORD = "sikd"
+
+
+@dataclass(frozen=True)
+class CopySpec:
+    """How copies of one configuration are made.
+
+    Attributes:
+        source: Folder of nnU-Net's preprocessed cases (``nnUNetPlans_2d``, say).
+        target: Folder of the copies, on the same file system.
+        per_slice: Average each slice apart (2D configurations) or the whole volume (3D).
+        patch_size: nnU-Net's patch size, which decides the chunks in the file.
+        labels: Label values that ``dataset.json`` declares, the ignore label included.
+        ignore_label: Averaged apart.
+    """
+
+    source: Path
+    target: Path
+    per_slice: bool
+    patch_size: tuple[int, ...]
+    labels: tuple[int, ...]
+    ignore_label: int | None
+
+
+def write_copy(spec: CopySpec, case: str, scratch: Path) -> bool:
+    """Average one case into ``spec.target``; label and properties are shared with the source.
+
+    The image is moved to its place last and whole, so a copy is there either complete or not at all.
+
+    Args:
+        spec: How.
+        case: Case identifier.
+        scratch: Existing folder of this process on the target's file system.
+
+    Returns:
+        Whether the case has any foreground.
+
+    Raises:
+        SIKDError: The preprocessed case cannot be read or averaged.
+        OSError: The copy cannot be written.
+    """
+    image, label = _read_case(spec, case)
+    averaged = _average(spec, image, label)
+    # Piecewise constant data: a byte shuffle before a fast codec leaves about a hundredth.
+    blocks, chunks = comp_blosc2_params(averaged.shape, spec.patch_size, averaged.itemsize)
+    partial = scratch / f"{case}.b2nd"
+    written = blosc2.asarray(
+        averaged,
+        urlpath=str(partial),
+        mode="w",
+        chunks=chunks,
+        blocks=blocks,
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+    )
+    written.schunk.vlmeta[_RECORD] = _record(spec, case)
+    del written
+    # The codec does not report every failed write (a full disk, say): read back what is there.
+    if not np.array_equal(_open(partial)[:], averaged):
+        raise OSError(f"{partial}: written copy differs from what was to be written (disk full?)")
+    for suffix in ("_seg.b2nd", ".pkl"):
+        _share(spec.source / f"{case}{suffix}", scratch / f"{case}{suffix}")
+        os.replace(scratch / f"{case}{suffix}", spec.target / f"{case}{suffix}")
+    os.replace(partial, spec.target / f"{case}.b2nd")
+    return bool((label > 0).any())
+
+
+def is_current(spec: CopySpec, case: str) -> bool:
+    """Whether a complete copy of the case is there, made from its source as it is now.
+
+    Equal size and time of change are taken for unchanged; where only the time differs (a folder moved to a
+    cluster's disk), the content decides.
+    """
+    files = [spec.target / f"{case}{suffix}" for suffix in (".b2nd", "_seg.b2nd", ".pkl")]
+    if not all(file.is_file() for file in files):
+        return False
+    try:
+        schunk = _open(files[0]).schunk  # must outlive its vlmeta
+        record = json.loads(schunk.vlmeta[_RECORD])
+        if {key: record[key] for key in ("format", "per_slice", "ignore_label")} != _making(spec):
+            return False
+        return all(
+            _unchanged(spec.source / name, recorded) for name, recorded in record["source"].items()
+        )
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError):
+        return False
+
+
+def remove_copy(spec: CopySpec, case: str) -> None:
+    """Remove a copy, its image first, so that no incomplete copy looks complete."""
+    for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
+        (spec.target / f"{case}{suffix}").unlink(missing_ok=True)
+
+
+def _average(spec: CopySpec, image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Average ``(C, Z, Y, X)`` by ``(1, Z, Y, X)``, slice by slice (bounded memory) or as a whole."""
+    if not spec.per_slice:
+        return class_average(image[None], label[None], ignore_label=spec.ignore_label)[0]
+    averaged = np.empty_like(image)
+    for z in range(image.shape[1]):
+        averaged[:, z] = class_average(image[None, :, z], label[None, :, z], ignore_label=spec.ignore_label)[0]
+    return averaged
+
+
+def _read_case(spec: CopySpec, case: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read and check a preprocessed case: image ``(C, Z, Y, X)`` float32, label ``(1, Z, Y, X)``."""
+    remedy = "run nnUNetv2_preprocess again for this data set"
+    for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
+        file = spec.source / f"{case}{suffix}"
+        if not file.is_file():
+            raise SIKDError(f"{file}: missing, though the case's other files are there; {remedy}")
+    arrays = []
+    for suffix in (".b2nd", "_seg.b2nd"):
+        file = spec.source / f"{case}{suffix}"
+        try:
+            arrays.append(_open(file)[:])
+        except Exception as error:
+            raise SIKDError(f"{file}: damaged, cannot be read ({error}); {remedy}") from error
+    image, label = arrays
+    _check_pickle(spec.source / f"{case}.pkl", remedy)
+    file = spec.source / f"{case}.b2nd"
+    if image.ndim != 4 or label.shape != (1, *image.shape[1:]):
+        raise SIKDError(f"{file}: image has shape {image.shape} and its label {label.shape}; {remedy}")
+    if not np.isfinite(image).all():
+        raise SIKDError(f"{file}: has NaN or infinite intensities; mend the case's raw image, then {remedy}")
+    unknown = sorted(set(np.unique(label).tolist()) - {-1, *spec.labels})
+    if unknown:
+        raise SIKDError(
+            f"{spec.source / f'{case}_seg.b2nd'}: has label values {unknown} that dataset.json does not declare; "
+            f"mend the case's label or dataset.json, then {remedy}"
+        )
+    return image.astype(np.float32, copy=False), label
+
+
+def _check_pickle(file: Path, remedy: str) -> None:
+    """Notice a truncated or foreign pickle by parsing it, without executing what it holds."""
+    try:
+        with open(file, "rb") as stream:
+            for _ in pickletools.genops(stream):
+                pass
+    except Exception as error:
+        raise SIKDError(f"{file}: damaged, not a complete pickle ({error}); {remedy}") from error
+
+
+def _open(file: Path) -> Any:
+    # Memory maps do not work on Windows (nnU-Net issue 2723), and a plain read suffices everywhere.
+    return blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1})
+
+
+def _share(source: Path, target: Path) -> None:
+    """Give ``target`` the content of ``source`` at no disk space where the file system has hard links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _making(spec: CopySpec) -> dict[str, Any]:
+    return {"format": _FORMAT, "per_slice": spec.per_slice, "ignore_label": spec.ignore_label}
+
+
+def _record(spec: CopySpec, case: str) -> str:
+    """What the copy was made from and how, as stored inside its file."""
+    names = [f"{case}{suffix}" for suffix in (".b2nd", "_seg.b2nd", ".pkl")]
+    source = {name: asdict(_Fingerprint.of(spec.source / name)) for name in names}
+    return json.dumps({**_making(spec), "source": source})
+
+
+@dataclass(frozen=True)
+class _Fingerprint:
+    size: int
+    mtime_ns: int
+    blake2b: str
+
+    @classmethod
+    def of(cls, file: Path) -> _Fingerprint:
+        status = file.stat()
+        return cls(status.st_size, status.st_mtime_ns, _content_hash(file))
+
+
+def _unchanged(file: Path, recorded: dict[str, Any]) -> bool:
+    status = file.stat()
+    if status.st_size != recorded["size"]:
+        return False
+    return status.st_mtime_ns == recorded["mtime_ns"] or _content_hash(file) == recorded["blake2b"]
+
+
+def _content_hash(file: Path) -> str:
+    digest = blake2b(digest_size=20)
+    for block in _blocks(file):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(file: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    with open(file, "rb") as stream:
+        while block := stream.read(size):
+            yield block

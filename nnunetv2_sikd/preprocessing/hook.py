@@ -1,0 +1,186 @@
+"""The preprocessing hook: class-averaged copies of all cases of a configuration."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from filelock import FileLock
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from tqdm import tqdm
+
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.preprocessing.copy import CopySpec, is_current, remove_copy, write_copy
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+
+# Below this many cases a process of its own takes longer to start than to help.
+_CASES_WORTH_A_PROCESS = 40
+
+
+def write_class_averages(
+    dataset: str | int,
+    configuration: str = "2d",
+    plans: str = "nnUNetPlans",
+    *,
+    num_processes: int = default_num_processes,
+    overwrite: bool = False,
+) -> Path:
+    """Write class-averaged copies of all preprocessed cases beside them, in nnU-Net's own format.
+
+    Only what is missing or made from data that has changed since is written. May run in several processes
+    at the same time; whoever comes second waits and finds the work done.
+
+    Args:
+        dataset: Data set name or id.
+        configuration: 2D configurations are averaged per slice, 3D ones per volume.
+        plans: Plans identifier.
+        num_processes: Processes that average at the same time, each holding one case in memory.
+        overwrite: Make all copies anew.
+
+    Returns:
+        Folder of the copies: ``<data identifier>_SIKD_per_slice`` or ``..._per_volume`` in the data set's
+        preprocessed folder, readable with ``nnUNetDatasetBlosc2``.
+
+    Raises:
+        SIKDError: Not planned, not preprocessed, or a case that cannot be averaged.
+    """
+    planned = PlannedConfiguration.load(dataset, configuration, plans)
+    return _write(copy_spec(planned), num_processes, overwrite)
+
+
+def copies_for_trainer(trainer: Any, *, write: bool = True) -> Path:
+    """Folder of the copies for a trainer's data set and configuration, made as far as missing.
+
+    Args:
+        trainer: An ``nnUNetTrainer``.
+        write: False only names the folder.
+    """
+    planned = PlannedConfiguration(trainer.plans_manager, trainer.configuration_name, trainer.dataset_json)
+    spec = copy_spec(planned)
+    return _write(spec, default_num_processes, overwrite=False) if write else spec.target
+
+
+def copy_spec(planned: PlannedConfiguration) -> CopySpec:
+    """How and where copies of a configuration are made."""
+    source = planned.cases_folder()
+    labels = planned.label_manager
+    per_slice = len(planned.configuration.patch_size) == 2
+    return CopySpec(
+        source=source,
+        target=source.with_name(source.name + ("_SIKD_per_slice" if per_slice else "_SIKD_per_volume")),
+        per_slice=per_slice,
+        patch_size=tuple(int(size) for size in planned.configuration.patch_size),
+        labels=tuple(
+            int(label)
+            for label in [*labels.all_labels, *([labels.ignore_label] if labels.has_ignore_label else [])]
+        ),
+        ignore_label=labels.ignore_label,
+    )
+
+
+def _write(spec: CopySpec, num_processes: int, overwrite: bool) -> Path:
+    cases = sorted(nnUNetDatasetBlosc2.get_identifiers(str(spec.source)))
+    try:
+        # Unlocked look first: a finished folder may be read-only, where no lock can be taken.
+        if not overwrite and not _outdated(spec, cases) and not _orphans(spec, cases):
+            print(f"Class averages: all {len(cases)} in place in {spec.target}")
+            return spec.target
+        spec.target.mkdir(exist_ok=True)
+        with FileLock(spec.target.with_name(f".{spec.target.name}.lock")), _scratch_folder(spec) as scratch:
+            for case in _orphans(spec, cases):
+                remove_copy(spec, case)
+            todo = cases if overwrite else _outdated(spec, cases)
+            with_foreground = _write_all(spec, todo, scratch, num_processes)
+    except OSError as error:
+        raise SIKDError(
+            f"{error.filename or spec.target}: class averages cannot be written ({error.strerror or error}); "
+            "check free space and permissions, then run the same command again: what is done is kept"
+        ) from error
+    _report_foreground(spec, todo, with_foreground)
+    return spec.target
+
+
+def _outdated(spec: CopySpec, cases: Sequence[str]) -> list[str]:
+    return [case for case in cases if not is_current(spec, case)]
+
+
+def _orphans(spec: CopySpec, cases: Sequence[str]) -> list[str]:
+    """Copies of cases that are no longer in the data set: ``-f all`` would train on them."""
+    if not spec.target.is_dir():
+        return []
+    return sorted(set(nnUNetDatasetBlosc2.get_identifiers(str(spec.target))) - set(cases))
+
+
+@contextmanager
+def _scratch_folder(spec: CopySpec) -> Iterator[Path]:
+    """A folder for files in the making; those that a killed run left behind go."""
+    parent = spec.target.parent
+    prefix = f".{spec.target.name}."
+    for leftover in parent.glob(f"{prefix}*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(mkdtemp(prefix=prefix, suffix=".tmp", dir=parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_all(spec: CopySpec, cases: Sequence[str], scratch: Path, num_processes: int) -> set[str]:
+    """Write the copies; returns the cases that have foreground."""
+    num_processes = max(1, min(num_processes, len(cases) // _CASES_WORTH_A_PROCESS))
+    with_foreground = set()
+    with tqdm(total=len(cases), desc="Class averages", unit="case", disable=not cases) as progress:
+        if num_processes == 1:
+            for case in cases:
+                if write_copy(spec, case, scratch):
+                    with_foreground.add(case)
+                progress.update()
+            return with_foreground
+        # Spawned, as nnU-Net does: forking a process that has started torch's threads can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(num_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting = iter(cases)
+            running = {
+                pool.submit(write_copy, spec, case, scratch): case
+                for case in islice(waiting, 2 * num_processes)
+            }
+            try:
+                while running:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        case = running.pop(future)
+                        if future.result():
+                            with_foreground.add(case)
+                        progress.update()
+                        for following in islice(waiting, 1):
+                            running[pool.submit(write_copy, spec, following, scratch)] = following
+            except BrokenProcessPool as error:
+                raise SIKDError(
+                    "a process that averages cases was killed (out of memory?): run the same command again with "
+                    "fewer processes (-np), what is done is kept"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+    return with_foreground
+
+
+def _report_foreground(spec: CopySpec, written: Sequence[str], with_foreground: set[str]) -> None:
+    empty = sorted(set(written) - with_foreground)
+    if empty and len(empty) == len(written) == len(nnUNetDatasetBlosc2.get_identifiers(str(spec.source))):
+        raise SIKDError(
+            f"{spec.source}: no case has any foreground label, so there is nothing to learn; check the label files"
+        )
+    if empty:
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        print(f"Class averages: {len(empty)} of {len(written)} cases have background only ({shown})")
+    print(f"Class averages: {len(written)} written to {spec.target} by process {os.getpid()}")

@@ -1,0 +1,1 @@
+"""nnU-Net trainers: teacher, student, and their variants by name."""

@@ -1,0 +1,34 @@
+"""The picture of a distillation in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def plot_distillation(
+    segmentation: Sequence[float], distillation: Sequence[float], alpha: float, folder: str | Path
+) -> None:
+    """Draw both training losses over the epochs into ``progress_sikd.png``.
+
+    Args:
+        segmentation: nnU-Net's loss, one value per epoch.
+        distillation: Mean squared error of the features, one value per epoch.
+        alpha: Weight α of the distillation, shown in the legend.
+        folder: Where to.
+    """
+    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.subplots()
+    right = left.twinx()
+    epochs = range(len(distillation))
+    left.plot(epochs, segmentation[: len(epochs)], color="tab:blue", label="segmentation loss")
+    right.plot(epochs, distillation, color="tab:orange", label=f"distillation loss (MSE, α = {alpha:g})")
+    right.set_ylim(bottom=0)
+    left.set(xlabel="epoch", ylabel="segmentation loss")
+    right.set_ylabel("distillation loss")
+    left.figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.savefig(Path(folder) / "progress_sikd.png")

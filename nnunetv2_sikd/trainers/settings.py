@@ -1,0 +1,53 @@
+"""What a SIKD trainer does, in one value that is logged, saved and compared on resuming."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TeacherInput = Literal["class_average", "image", "label_map"]
+TeacherView = Literal["patch", "copy"]
+
+
+@dataclass(frozen=True)
+class SIKDSettings:
+    """Settings of a teacher or student.
+
+    Attributes:
+        alpha: Weight of the distillation loss (the paper's α).
+        teacher_input: What the teacher sees: class averages (the method), or as controls (the paper's
+            Table 6) the original images or the label maps.
+        teacher_view: Where class averages come from while the teacher teaches. *patch*: the student's
+            augmented patch is averaged, so the target follows its augmented appearance (the authors' way).
+            *copy*: the stored copy is cut and spatially augmented with the patch and flattened again with
+            the augmented label, so the target is free of intensity augmentation.
+        minimum_teacher_dice: Mean foreground Dice below which a teacher refuses to teach (0 to 1).
+    """
+
+    alpha: float = 2.0
+    teacher_input: TeacherInput = "class_average"
+    teacher_view: TeacherView = "patch"
+    minimum_teacher_dice: float = 0.5
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length of a training, as nnU-Net counts it.
+
+    Attributes:
+        epochs: Number of epochs.
+        iterations: Training iterations per epoch; a fifth as many in validation, nnU-Net's proportion.
+    """
+
+    epochs: int = 1000
+    iterations: int = 250
+
+    @property
+    def validation_iterations(self) -> int:
+        """Validation iterations per epoch."""
+        return max(1, round(self.iterations / 5))
+
+    @property
+    def save_every(self) -> int:
+        """Epochs between checkpoints: nnU-Net's 50, or ten checkpoints in all where that comes to more."""
+        return min(50, max(1, self.epochs // 10))

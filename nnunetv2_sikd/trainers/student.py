@@ -1,0 +1,268 @@
+"""The student: nnU-Net's network on the ordinary images, which also learns its teacher's features."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from nnunetv2.utilities.helpers import dummy_context
+from torch import distributed as dist
+from torch import nn
+
+from nnunetv2_sikd import __version__
+from nnunetv2_sikd.averaging import class_average
+from nnunetv2_sikd.distillation.loss import DistillationLoss
+from nnunetv2_sikd.distillation.teacher import FrozenTeacher, load_teacher, teaching_is_forced
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.networks.penultimate import PenultimateCapture
+from nnunetv2_sikd.preprocessing.hook import copies_for_trainer
+from nnunetv2_sikd.preprocessing.paired_dataset import with_copies
+from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase, transform_arguments
+from nnunetv2_sikd.trainers.progress import plot_distillation
+from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
+from nnunetv2_sikd.transforms.teacher_input import (
+    AppendForTeacherTransform,
+    TakeOutCopyTransform,
+    insert_at_label_map,
+    label_map_image,
+)
+
+_LOG_KEY = "sikd_distillation_losses"
+
+
+class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
+    """Train nnU-Net's network with L = L_seg + α · MSE(f_t, f_s) (Eqs. 2 and 3).
+
+    The frozen teacher of the same fold sees the class average of the same crop under the same spatial
+    augmentation. Only the student is saved: its checkpoint has the keys, shapes and size of the stock
+    trainer's, plus a record of teacher and settings under ``init_args["sikd"]``.
+
+    Raises:
+        SIKDError: From ``on_train_start()``: the teacher is missing, unfinished, does not fit, or segments
+            class-averaged validation images too poorly to teach.
+    """
+
+    teacher_class: ClassVar[type[nnUNetTrainer_SIKDTeacher]] = nnUNetTrainer_SIKDTeacher
+    teacher: FrozenTeacher
+    loss: DistillationLoss
+
+    def initialize(self) -> None:
+        """Build everything as nnU-Net does; the stock network, wrapped or not, gets its capture."""
+        super().initialize()
+        self._register_log()
+
+    def _build_loss(self) -> nn.Module:
+        # nnU-Net calls this after wrapping the network and before its first use: the latest moment at which
+        # a capture still becomes part of a compiled graph.
+        return DistillationLoss(super()._build_loss(), self.sikd.alpha, PenultimateCapture(self.network))
+
+    # ---------------------------------------------------------------- data
+
+    @classmethod
+    def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
+        """The stock augmentation, carrying the copy (view *copy*) and, for regions, the label map."""
+        stock = super().get_training_transforms
+        pipeline = cls._with_label_map(stock(*args, **kwargs), transform_arguments(stock, args, kwargs), cls._copies())
+        if cls._copies():
+            pipeline.transforms.insert(0, TakeOutCopyTransform())
+        return pipeline
+
+    @classmethod
+    def get_validation_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
+        """The stock validation transforms, carrying the label map for regions."""
+        stock = super().get_validation_transforms
+        return cls._with_label_map(stock(*args, **kwargs), transform_arguments(stock, args, kwargs), copies=False)
+
+    @classmethod
+    def _with_label_map(cls, pipeline: Any, arguments: dict[str, Any], copies: bool) -> Any:
+        regions = arguments["regions"] is not None
+        if not (regions or copies):
+            return pipeline
+        return insert_at_label_map(pipeline, AppendForTeacherTransform(with_label=regions))
+
+    @classmethod
+    def _copies(cls) -> bool:
+        return cls.sikd.teacher_view == "copy" and cls.sikd.teacher_input == "class_average"
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's data sets; the training images come with their copies in the view *copy*."""
+        training, validation = super().get_tr_and_val_datasets()
+        if self._copies():
+            training = with_copies(training, copies_for_trainer(self, write=False))
+        return training, validation
+
+    def _teacher_input(self, data: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Split what the loader delivers into student's image, teacher's input and mask of the distillation.
+
+        Shape:
+            - data: ``(B, C [+ C of the copy] [+ 1 label map], *spatial)``
+            - results: image and teacher's input ``(B, C, *spatial)``, mask ``(B, 1, *spatial)`` or None
+        """
+        channels = self.num_input_channels
+        image = data[:, :channels].contiguous()
+        if self.label_manager.has_regions:
+            label = data[:, -1:].to(torch.int16)
+            data = data[:, :-1]
+        else:
+            label = target[0] if isinstance(target, list) else target
+        source = data[:, channels:] if data.shape[1] > channels else image
+        ignored = self.label_manager.ignore_label
+        mask = None if ignored is None else label != ignored
+        if self.sikd.teacher_input == "image":
+            return image, image, mask
+        if self.sikd.teacher_input == "label_map":
+            scaled = label_map_image(label, max(self.label_manager.foreground_labels))
+            return image, scaled.expand_as(image).contiguous(), mask
+        # Telling the number of labels spares the GPU a wait; negative ones are already background here.
+        num_labels = max([*self.label_manager.all_labels, -1 if ignored is None else ignored]) + 1
+        averaged = class_average(source, label, ignore_label=ignored, num_labels=int(num_labels))
+        return image, averaged, mask
+
+    # ---------------------------------------------------------------- training
+
+    def on_train_start(self) -> None:
+        """Load and check the teacher before anything expensive starts; check its Dice once data flows."""
+        if not self.was_initialized:
+            self.initialize()
+        self.teacher = load_teacher(self, self.teacher_class)
+        if self._do_i_compile():
+            self.teacher.compile()
+        self._settle_record()
+        if self._copies():
+            if self.local_rank == 0:
+                copies_for_trainer(self)
+            if self.is_ddp:
+                dist.barrier()
+        super().on_train_start()
+        self.print_to_log_file(f"SIKD student: {self.my_init_kwargs['sikd']}")
+        self._check_teacher_dice()
+
+    def _settle_record(self) -> None:
+        """Record teacher and settings for the checkpoint; refuse to continue with other ones."""
+        record = {
+            "role": "student",
+            "trainer": type(self).__name__,
+            "package_version": __version__,
+            **asdict(self.sikd),
+            "teacher_trainer": self.teacher.trainer_name,
+            "teacher_fold": self.fold,
+            "teacher_sha256": self.teacher.sha256,
+        }
+        earlier = self.my_init_kwargs.get("sikd")
+        if earlier is not None:
+            changed = [
+                f"{key} {earlier.get(key)} is now {value}"
+                for key, value in record.items()
+                if key != "package_version" and earlier.get(key) != value
+            ]
+            if changed:
+                raise SIKDError(
+                    f"{self.output_folder}: this training began with another teacher or settings "
+                    f"({'; '.join(changed)}): restore them, or start anew without --c"
+                )
+        self.my_init_kwargs["sikd"] = record
+
+    def _check_teacher_dice(self) -> None:
+        """Segment class-averaged validation patches with the teacher; log its Dice and refuse a useless one."""
+        student, training_loss = self.network, self.loss
+        outputs = []
+        # nnU-Net's own validation step measures, with the teacher in the network's place.
+        self.network, self.loss = self.teacher.network, training_loss.segmentation
+        try:
+            with torch.no_grad():
+                for _ in range(self.num_val_iterations_per_epoch):
+                    batch = next(self.dataloader_val)
+                    _, teacher_input, _ = self._teacher_input(*self._to_device(batch))
+                    outputs.append(super().validation_step({**batch, "data": teacher_input}))
+        finally:
+            self.network, self.loss = student, training_loss
+        counts = collate_outputs(outputs)
+        sums = [torch.as_tensor(np.sum(counts[key], 0), device=self.device) for key in ("tp_hard", "fp_hard", "fn_hard")]
+        if self.is_ddp:
+            for total in sums:
+                dist.all_reduce(total)
+        tp, fp, fn = (total.double().cpu().numpy() for total in sums)
+        with np.errstate(invalid="ignore"):
+            dice = 2 * tp / (2 * tp + fp + fn)
+        mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
+        self.print_to_log_file(
+            f"Teacher's pseudo Dice on {self.sikd.teacher_input} validation patches: mean {mean:.4f}, "
+            f"per class {[round(float(value), 4) for value in dice]}"
+        )
+        if mean < self.sikd.minimum_teacher_dice and not teaching_is_forced():
+            raise SIKDError(
+                f"{self.teacher.file}: the teacher's mean pseudo Dice on its validation patches is {mean:.3f}, below "
+                f"{self.sikd.minimum_teacher_dice}, so it would teach nothing useful: train it longer (a trainer with "
+                "more epochs), or set nnUNet_SIKD_force_teacher=1 to use it all the same"
+            )
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's training step on the student, whose loss also sees the teacher's features."""
+        data, target = self._to_device(batch)
+        image, teacher_input, mask = self._teacher_input(data, target)
+        on_cuda = self.device.type == "cuda"
+        # Before the student's forward pass, so that the teacher's activations are free by then.
+        with torch.autocast("cuda", enabled=True) if on_cuda else dummy_context():
+            self.loss.expect(self.teacher.features(teacher_input), mask)
+        try:
+            result = super().train_step({**batch, "data": image, "target": target})
+        finally:
+            self.loss.forget()
+        return {**result, "parts": torch.stack([self.loss.last_segmentation, self.loss.last_distillation])}
+
+    def _to_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
+        if isinstance(target, list):
+            return data, [scale.to(self.device, non_blocking=True) for scale in target]
+        return data, target.to(self.device, non_blocking=True)
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's validation step, with nnU-Net's loss, on the student's channels alone."""
+        return super().validation_step({**batch, "data": batch["data"][:, : self.num_input_channels].contiguous()})
+
+    # ---------------------------------------------------------------- logging
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log both losses apart; nnU-Net's curves show the segmentation loss, comparable to stock's."""
+        parts = torch.stack([output["parts"] for output in train_outputs]).double()
+        segmentation = parts[:, 0].cpu().numpy()
+        mean = parts.mean(0)
+        if self.is_ddp:
+            dist.all_reduce(mean)
+            mean /= dist.get_world_size()
+        super().on_train_epoch_end([{"loss": value} for value in segmentation])
+        distillation = float(mean[1])
+        self.logger.log(_LOG_KEY, distillation, self.current_epoch)
+        self.print_to_log_file(
+            f"segmentation_loss {float(mean[0]):.4f}, distillation_loss {distillation:.4f} "
+            f"(times alpha {self.sikd.alpha:g}: {self.sikd.alpha * distillation:.4f})"
+        )
+
+    def on_epoch_end(self) -> None:
+        """nnU-Net's end of an epoch, plus a picture of both losses in ``progress_sikd.png``."""
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            plot_distillation(
+                self.logger.get_value("train_losses", step=None),
+                self.logger.get_value(_LOG_KEY, step=None),
+                self.sikd.alpha,
+                self.output_folder,
+            )
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Continue from a checkpoint; teacher and settings are compared once the training starts."""
+        super().load_checkpoint(filename_or_checkpoint)
+        self._register_log()
+
+    def _register_log(self) -> None:
+        """Give nnU-Net's logger our key, filled as far as its own: an unfilled one would blank its plot."""
+        values = self.logger.local_logger.my_fantastic_logging
+        known = len(values["train_losses"])
+        ours = values.setdefault(_LOG_KEY, [])
+        ours.extend([float("nan")] * (known - len(ours)))
+
+

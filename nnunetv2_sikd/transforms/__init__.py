@@ -1,0 +1,1 @@
+"""Transforms that carry the teacher's input through nnU-Net's augmentation."""
