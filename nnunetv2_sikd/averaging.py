@@ -88,17 +88,21 @@ def class_average(
     accumulator = torch.float32 if image.device.type == "mps" else torch.float64
     values = image.reshape(batch, channels, -1).to(accumulator)
     sums = values.new_zeros(batch, channels, num_classes)
+    least = torch.zeros_like(sums)
+    if image.dtype == accumulator:
+        # Sums in the image's own type round. What exceeds the least value of a class sums to exactly 0 where
+        # all its values are equal.
+        least.scatter_reduce_(2, classes.expand_as(values), values, "amin", include_self=False)
+        values = values - least.gather(2, classes.expand_as(values))
     sums.scatter_add_(2, classes.expand_as(values), values)
     sizes = values.new_zeros(batch, 1, num_classes)
     sizes.scatter_add_(2, classes, values.new_ones(1).expand_as(classes))
     # An absent class has sum 0 and is never looked up: any divisor will do.
-    means = (sums / sizes.clamp(min=1)).to(image.dtype)
+    means = (least + sums / sizes.clamp(min=1)).to(image.dtype)
     return means.gather(2, classes.expand_as(values)).reshape(image.shape)
 
 
-def _class_indices(
-    label: torch.Tensor, ignore_label: int | None, num_labels: int | None
-) -> tuple[torch.Tensor, int]:
+def _class_indices(label: torch.Tensor, ignore_label: int | None, num_labels: int | None) -> tuple[torch.Tensor, int]:
     """Turn labels into consecutive indices, background 0 and the ignore label apart."""
     ignored = None if ignore_label is None else label == ignore_label
     label = label.clamp(min=0)

@@ -9,9 +9,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 
-def feature_mse(
-    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def feature_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Mean squared error of two feature maps, in float32 whatever autocast does (Eq. 3).
 
     Args:
@@ -55,8 +53,7 @@ class DistillationLoss(nn.Module):
         self.alpha = alpha
         self.capture = capture
         self._expected: tuple[torch.Tensor, torch.Tensor | None] | None = None
-        self.last_segmentation: torch.Tensor | None = None
-        self.last_distillation: torch.Tensor | None = None
+        self.last_parts: torch.Tensor | None = None
 
     def expect(self, teacher: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         """Announce the teacher's features (and the pixels that count) for the next training step.
@@ -73,7 +70,7 @@ class DistillationLoss(nn.Module):
         self.capture.clear()
 
     def forward(self, output: Any, target: Any) -> torch.Tensor:
-        """The total loss; its two parts stay in ``last_segmentation`` and ``last_distillation``.
+        """The total loss; ``last_parts``, shape ``(2,)``, keeps segmentation and (unweighted) distillation loss.
 
         Args:
             output: Logits as nnU-Net's loss takes them (a list under deep supervision).
@@ -84,6 +81,5 @@ class DistillationLoss(nn.Module):
             return segmentation
         distillation = feature_mse(self.capture.take(), *self._expected)
         # Kept on the device: reading them here would make the GPU wait once more per step.
-        self.last_segmentation = segmentation.detach()
-        self.last_distillation = distillation.detach()
+        self.last_parts = torch.stack([segmentation.detach().float(), distillation.detach()])
         return segmentation + self.alpha * distillation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
@@ -20,7 +22,7 @@ class PenultimateCapture:
         network: The student's network, wrapped (compiled, DDP) or not.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         network = unwrap(network)
         check_unet(network)
         self._maps: list[torch.Tensor] = []
@@ -54,7 +56,7 @@ class PenultimateCapture:
         self._maps.clear()
 
 
-def unwrap(network: nn.Module) -> nn.Module:
+def unwrap(network: Any) -> Any:
     """The bare network inside DDP and torch.compile."""
     if isinstance(network, DistributedDataParallel):
         network = network.module

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
@@ -20,7 +23,7 @@ class SkiplessDecoder(nn.Module):
         initialize: Weight initialisation of the network, for the new convolutions.
     """
 
-    def __init__(self, decoder: UNetDecoder, initialize: nn.Module) -> None:
+    def __init__(self, decoder: UNetDecoder, initialize: Callable[[nn.Module], None]) -> None:
         super().__init__()
         self.deep_supervision: bool = decoder.deep_supervision
         self.transpconvs: nn.ModuleList = decoder.transpconvs
@@ -72,7 +75,7 @@ class SkiplessUNet(nn.Module):
         SIKDError: The network has no decoder whose skips could be removed.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         check_unet(network)
         self.encoder: nn.Module = network.encoder
@@ -92,7 +95,7 @@ class SkiplessUNet(nn.Module):
         return self.decoder.features(self.encoder(x)[-1])[-1]
 
 
-def check_unet(network: nn.Module) -> None:
+def check_unet(network: Any) -> None:
     """Raise a clear error unless ``network`` has nnU-Net's U-Net decoder.
 
     Raises:
@@ -105,7 +108,7 @@ def check_unet(network: nn.Module) -> None:
         )
 
 
-def _with_input_channels(conv: nn.Module, in_channels: int) -> nn.Module:
+def _with_input_channels(conv: Any, in_channels: int) -> nn.Module:
     """A new convolution like ``conv`` for another number of input channels."""
     return type(conv)(
         in_channels,

@@ -97,13 +97,11 @@ def is_current(spec: CopySpec, case: str) -> bool:
     if not all(file.is_file() for file in files):
         return False
     try:
-        schunk = _open(files[0]).schunk  # must outlive its vlmeta
-        record = json.loads(schunk.vlmeta[_RECORD])
+        image = _open(files[0])  # must outlive the reading of its record, or blosc2 reads freed memory
+        record = json.loads(image.schunk.vlmeta[_RECORD])
         if {key: record[key] for key in ("format", "per_slice", "ignore_label")} != _making(spec):
             return False
-        return all(
-            _unchanged(spec.source / name, recorded) for name, recorded in record["source"].items()
-        )
+        return all(_unchanged(spec.source / name, recorded) for name, recorded in record["source"].items())
     except (RuntimeError, ValueError, KeyError, TypeError, OSError):
         return False
 

@@ -24,8 +24,8 @@ from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.copy import CopySpec, is_current, remove_copy, write_copy
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
-# Below this many cases a process of its own takes longer to start than to help.
-_CASES_WORTH_A_PROCESS = 40
+# Below this much (compressed) data a process of its own takes longer to start than it helps.
+_BYTES_WORTH_A_PROCESS = 100 * 2**20
 
 
 def write_class_averages(
@@ -82,8 +82,7 @@ def copy_spec(planned: PlannedConfiguration) -> CopySpec:
         per_slice=per_slice,
         patch_size=tuple(int(size) for size in planned.configuration.patch_size),
         labels=tuple(
-            int(label)
-            for label in [*labels.all_labels, *([labels.ignore_label] if labels.has_ignore_label else [])]
+            int(label) for label in [*labels.all_labels, *([labels.ignore_label] if labels.has_ignore_label else [])]
         ),
         ignore_label=labels.ignore_label,
     )
@@ -138,7 +137,8 @@ def _scratch_folder(spec: CopySpec) -> Iterator[Path]:
 
 def _write_all(spec: CopySpec, cases: Sequence[str], scratch: Path, num_processes: int) -> set[str]:
     """Write the copies; returns the cases that have foreground."""
-    num_processes = max(1, min(num_processes, len(cases) // _CASES_WORTH_A_PROCESS))
+    size = sum((spec.source / f"{case}.b2nd").stat().st_size for case in cases)
+    num_processes = max(1, min(num_processes, len(cases), size // _BYTES_WORTH_A_PROCESS))
     with_foreground = set()
     with tqdm(total=len(cases), desc="Class averages", unit="case", disable=not cases) as progress:
         if num_processes == 1:
@@ -152,8 +152,7 @@ def _write_all(spec: CopySpec, cases: Sequence[str], scratch: Path, num_processe
         with ProcessPoolExecutor(num_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             waiting = iter(cases)
             running = {
-                pool.submit(write_copy, spec, case, scratch): case
-                for case in islice(waiting, 2 * num_processes)
+                pool.submit(write_copy, spec, case, scratch): case for case in islice(waiting, 2 * num_processes)
             }
             try:
                 while running:

@@ -48,7 +48,8 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
 
     teacher_class: ClassVar[type[nnUNetTrainer_SIKDTeacher]] = nnUNetTrainer_SIKDTeacher
     teacher: FrozenTeacher
-    loss: DistillationLoss
+    network: Any
+    loss: Any
 
     def initialize(self) -> None:
         """Build everything as nnU-Net does; the stock network, wrapped or not, gets its capture."""
@@ -181,7 +182,9 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         finally:
             self.network, self.loss = student, training_loss
         counts = collate_outputs(outputs)
-        sums = [torch.as_tensor(np.sum(counts[key], 0), device=self.device) for key in ("tp_hard", "fp_hard", "fn_hard")]
+        sums = [
+            torch.as_tensor(np.sum(counts[key], 0), device=self.device) for key in ("tp_hard", "fp_hard", "fn_hard")
+        ]
         if self.is_ddp:
             for total in sums:
                 dist.all_reduce(total)
@@ -212,7 +215,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
             result = super().train_step({**batch, "data": image, "target": target})
         finally:
             self.loss.forget()
-        return {**result, "parts": torch.stack([self.loss.last_segmentation, self.loss.last_distillation])}
+        return {**result, "parts": self.loss.last_parts}
 
     def _to_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
@@ -264,5 +267,3 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         known = len(values["train_losses"])
         ours = values.setdefault(_LOG_KEY, [])
         ours.extend([float("nan")] * (known - len(ours)))
-
-

@@ -98,9 +98,7 @@ class _LabelMapDataset(nnUNetDatasetBlosc2):
         data, seg, seg_prev, properties = super().load_case(identifier)
         # nnU-Net records where each label lies: its keys are the labels, or regions of labels.
         labels = [
-            value
-            for key in properties["class_locations"]
-            for value in (key if isinstance(key, tuple) else (key,))
+            value for key in properties["class_locations"] for value in (key if isinstance(key, tuple) else (key,))
         ]
         scaled = label_map_image(torch.from_numpy(seg[:].astype(np.int16)), max(labels)).numpy()
         return np.repeat(scaled, data.shape[0], axis=0), seg, seg_prev, properties

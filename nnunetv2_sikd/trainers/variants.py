@@ -31,7 +31,11 @@ _STUDENT = re.compile(
     r"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>\d+(?:p\d+)?))?"
     r"(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?" + _SCHEDULE
 )
-_CONTROLS: dict[str | None, TeacherInput] = {None: "class_average", "Images": "image", "LabelMaps": "label_map"}
+_CONTROLS: dict[str | None, TeacherInput] = {
+    None: "class_average",
+    "Images": "image",
+    "LabelMaps": "label_map",
+}
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
 # Short ones that two CPU cores finish in minutes.

@@ -29,9 +29,7 @@ class ClassAverageTransform(BasicTransform):
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Replace ``image`` ``(C, *spatial)`` using the first channel of ``segmentation``."""
         label = data_dict["segmentation"][:1]
-        data_dict["image"] = class_average(
-            data_dict["image"][None], label[None], ignore_label=self.ignore_label
-        )[0]
+        data_dict["image"] = class_average(data_dict["image"][None], label[None], ignore_label=self.ignore_label)[0]
         return data_dict
 
 

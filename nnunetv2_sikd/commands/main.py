@@ -1,0 +1,70 @@
+"""Entry point of ``nnUNetv2_sikd``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from nnunetv2_sikd import __version__
+from nnunetv2_sikd.commands import average, demo, doctor, export, preprocess, train
+from nnunetv2_sikd.errors import SIKDError
+
+_COMMANDS = {
+    "doctor": doctor,
+    "preprocess": preprocess,
+    "train": train,
+    "export": export,
+    "average": average,
+    "demo": demo,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_sikd",
+        description="Shape-intensity knowledge distillation for nnU-Net v2: a student that holds up on images "
+        "from a scanner it has never seen, at no cost in prediction.",
+    )
+    parser.add_argument("--version", action="version", version=f"nnunetv2-sikd {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        subparser = subparsers.add_parser(name, help=summary, description=module.__doc__, parents=[common])
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        arguments: Command line; None for the process's.
+
+    Returns:
+        Exit status: 0, 1 for an error told in one line, 130 when interrupted.
+    """
+    args = build_parser().parse_args(arguments)
+    try:
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues where this one stopped.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        elif isinstance(error, SIKDError):
+            print(f"Error: {error}", file=sys.stderr)
+        else:
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"Error: {told} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

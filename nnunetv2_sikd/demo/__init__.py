@@ -1,0 +1,1 @@
+"""A demonstration that needs no data of anybody: synthetic images, stock commands, minutes on a CPU."""

@@ -1,0 +1,115 @@
+"""Students without their package: models that any nnU-Net predicts with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from nnunetv2.model_sharing.model_export import export_pretrained_model
+
+from nnunetv2_sikd import __version__
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
+from nnunetv2_sikd.environment import require_folders
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.preprocessing.planned import find_dataset
+
+_FOLD_FILES = ("progress.png", "validation/summary.json", "debug.json")
+_MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+
+
+def export_students(
+    dataset: str | int,
+    configuration: str,
+    plans: str,
+    *,
+    trainer: str,
+    folds: Sequence[int | str],
+    output: Path,
+) -> None:
+    """Write students of some folds into a zip for ``nnUNetv2_install_pretrained_model_from_zip``.
+
+    Their checkpoints name nnU-Net's own trainer, whose network they share, so that prediction needs no other
+    code and gives the same result bit by bit. The folder keeps the student's name: installing overwrites no
+    stock model. ``sikd_provenance.json`` keeps the true trainer, settings and teacher.
+
+    Args:
+        dataset: Data set name or id.
+        configuration: Configuration name.
+        plans: Plans identifier.
+        trainer: The students' trainer.
+        folds: Folds, each fully trained.
+        output: Zip to write.
+
+    Raises:
+        SIKDError: A fold is missing, unfinished or no student, or ``output`` exists.
+    """
+    require_folders("nnUNet_results")
+    if output.exists():
+        raise SIKDError(f"{output}: exists, choose another name with -o or remove it")
+    if not output.parent.is_dir():
+        raise SIKDError(f"{output.parent}: no such folder")
+    name = find_dataset(dataset)
+    model = Path(name) / f"{trainer}__{plans}__{configuration}"
+    source = Path(os.environ["nnUNet_results"]) / model
+    train = f"nnUNetv2_sikd train -d {dataset} -c {configuration} -p {plans} -tr {trainer} -f"
+    if not source.is_dir():
+        raise SIKDError(f"{source}: not there; run {train} {' '.join(map(str, folds))}")
+    with TemporaryDirectory(prefix=".sikd_export_", dir=output.parent) as temporary:
+        staged = Path(temporary) / "nnUNet_results"
+        provenance = {
+            f"fold_{fold}": _stage_fold(source / f"fold_{fold}", staged / model / f"fold_{fold}", f"{train} {fold}")
+            for fold in folds
+        }
+        for file in _MODEL_FILES:
+            shutil.copy2(source / file, staged / model / file)
+        archive = Path(temporary) / "export.zip"
+        with _results_folder(staged):
+            export_pretrained_model(name, str(archive), (configuration,), trainer, plans, tuple(folds))
+        with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as zipped:
+            zipped.writestr((model / "sikd_provenance.json").as_posix(), json.dumps(provenance, indent=2))
+        os.replace(archive, output)
+
+
+def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
+    """Copy one fold with its checkpoint renamed to nnU-Net's trainer; returns its provenance."""
+    file = source / "checkpoint_final.pth"
+    if not file.is_file() or not (source / "validation" / "summary.json").is_file():
+        raise SIKDError(f"{source}: not there, or its training is not finished; run {remedy}")
+    checkpoint = read_checkpoint(file)
+    record = checkpoint["init_args"].get("sikd")
+    if not isinstance(record, dict) or record.get("role") != "student":
+        raise SIKDError(
+            f"{file}: holds no student but a model of {checkpoint['trainer_name']}; only students can be exported "
+            "(a teacher segments class-averaged images, which nobody has at prediction)"
+        )
+    target.mkdir(parents=True)
+    for name in _FOLD_FILES:
+        if (source / name).is_file():
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copy2(source / name, target / name)
+    provenance = {
+        "exported_by": f"nnunetv2-sikd {__version__}",
+        "student_weights_sha256": weights_hash(checkpoint["network_weights"]),
+        **record,
+    }
+    torch.save({**checkpoint, "trainer_name": "nnUNetTrainer", "sikd_provenance": provenance}, target / file.name)
+    return provenance
+
+
+@contextmanager
+def _results_folder(folder: Path) -> Iterator[None]:
+    """Let nnU-Net take another folder for ``nnUNet_results``, which it reads from the environment."""
+    before = os.environ["nnUNet_results"]
+    os.environ["nnUNet_results"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ["nnUNet_results"] = before
