@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, SOURCE, TARGET
 from nnunetv2_sikd.demo.steps import Step
 
-EPOCHS, ITERATIONS = 10, 60
+EPOCHS, ITERATIONS = 10, 80
 CONFIGURATION = "2d_small"
 _SCHEDULE = f"{EPOCHS}epochs_{ITERATIONS}iterations"
 TRAINERS = {
@@ -24,6 +24,7 @@ DOMAINS = {"source": SOURCE, "target": TARGET}
 _PLANS = "nnUNetPlans"
 _FEATURES = [8, 16, 32, 64]
 _BATCH_SIZE = 8
+_PATCH_SIZE = [64, 64]
 _DATASET_ID = SOURCE[len("Dataset") :].split("_")[0]
 
 
@@ -51,7 +52,7 @@ def planning_step(folder: Path) -> Step:
 
 
 def add_small_configuration(folder: Path) -> Path:
-    """Add a configuration to the plans that a CPU trains in minutes: small network, batch of 8.
+    """Add a configuration to the plans that a CPU trains in minutes: small network and patch, batch of 8.
 
     It inherits everything else from the planned ``2d``, the preprocessed cases included, and stays as it is
     once it is there.
@@ -72,6 +73,7 @@ def add_small_configuration(folder: Path) -> Path:
     plans["configurations"][CONFIGURATION] = {
         "inherits_from": "2d",
         "batch_size": _BATCH_SIZE,
+        "patch_size": _PATCH_SIZE,
         "architecture": architecture,
     }
     partial = file.with_suffix(".tmp")

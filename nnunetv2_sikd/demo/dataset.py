@@ -57,7 +57,7 @@ _TISSUES = {
     "cavity": (0.85, 0.05, 2.5),
     "wall": (0.45, 0.06, 1.0),
     "crescent": (0.75, 0.08, 1.5),
-    "vessel": (0.70, 0.04, 1.0),
+    "vessel": (0.95, 0.04, 1.0),
     "air": (0.02, 0.01, 1.0),
     "body": (0.33, 0.10, 2.0),
     "dark": (0.10, 0.05, 1.0),
@@ -150,8 +150,8 @@ def _anatomy(rng: np.random.Generator) -> NDArray[np.int64]:
     paint("crescent", crescent & ~heart)
     paint("wall", heart)
     paint("cavity", _blob(rng, centre, radius * rng.uniform(0.5, 0.68)))
-    vessel = centre + np.array((1.0, rng.uniform(0.2, 0.7))) * (radius + rng.uniform(0.09, 0.11))
-    paint("vessel", _blob(rng, vessel, rng.uniform(0.05, 0.065), wobble=0.03))
+    vessel = centre + np.array((1.0, rng.uniform(0.2, 0.7))) * (radius + rng.uniform(0.1, 0.12))
+    paint("vessel", _blob(rng, vessel, rng.uniform(0.06, 0.08), wobble=0.03))
     return tissue
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from nnunetv2_sikd.environment import stock_command
 from nnunetv2_sikd.errors import SIKDError
 
 _POLL_SECONDS = 0.5
+_GRACE_SECONDS = 20
 _ERROR_LINE = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b")
 
 
@@ -76,9 +78,7 @@ def run_step(step: Step, number: int, count: int, folder: Path, environment: Map
         try:
             code = _wait(process, step, log, begin)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            _end(process)
     if code != 0 or not step.is_done():
         raise SIKDError(
             f"{log}: {step.command[0]} failed: {_last_meaningful_line(log, begin)}; once that is mended, "
@@ -87,7 +87,7 @@ def run_step(step: Step, number: int, count: int, folder: Path, environment: Map
 
 
 def _wait(process: subprocess.Popen[bytes], step: Step, log: Path, begin: int) -> int:
-    layout = "  {desc}{bar:30} {n_fmt}/{total_fmt} {unit} [{elapsed}]" if step.total else "  {desc}running [{elapsed}]"
+    layout = "  {bar:30} {n_fmt}/{total_fmt} {unit} [{elapsed}]" if step.total else "  time [{elapsed}]"
     with tqdm(total=step.total, unit=step.unit, bar_format=layout, file=sys.stdout) as bar:
         while True:
             try:
@@ -105,6 +105,21 @@ def _wait(process: subprocess.Popen[bytes], step: Step, log: Path, begin: int) -
                 return code
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command that still runs, as Ctrl-C does: a terminated nnU-Net leaves its workers behind."""
+    if process.poll() is not None:
+        return
+    if os.name == "nt":
+        process.terminate()
+    else:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _read(log: Path, begin: int) -> str:
     with log.open("rb") as file:
         file.seek(begin, os.SEEK_SET)
@@ -115,5 +130,5 @@ def _last_meaningful_line(log: Path, begin: int) -> str:
     """The last error of this package, else the last error, else the last line of what a command wrote."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", _read(log, begin)) if line.strip()]
     errors = [line for line in lines if _ERROR_LINE.match(line)]
-    ours = [line for line in errors if SIKDError.__name__ in line]
+    ours = [line.split(": ", 1)[-1] for line in errors if SIKDError.__name__ in line]
     return (ours or errors or lines or ["it wrote nothing"])[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickletools
@@ -64,27 +65,30 @@ def write_copy(spec: CopySpec, case: str, scratch: Path) -> bool:
     """
     image, label = _read_case(spec, case)
     averaged = _average(spec, image, label)
-    # Piecewise constant data: a byte shuffle before a fast codec leaves about a hundredth.
-    blocks, chunks = comp_blosc2_params(averaged.shape, spec.patch_size, averaged.itemsize)
     partial = scratch / f"{case}.b2nd"
-    written = blosc2.asarray(
-        averaged,
-        urlpath=str(partial),
-        mode="w",
-        chunks=chunks,
-        blocks=blocks,
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
-    )
-    written.schunk.vlmeta[_RECORD] = _record(spec, case)
-    del written
-    # The codec does not report every failed write (a full disk, say): read back what is there.
-    if not np.array_equal(_open(partial)[:], averaged):
-        raise OSError(f"{partial}: written copy differs from what was to be written (disk full?)")
+    _write_averaged(averaged, partial, spec.patch_size, _record(spec, case))
     for suffix in ("_seg.b2nd", ".pkl"):
         _share(spec.source / f"{case}{suffix}", scratch / f"{case}{suffix}")
         os.replace(scratch / f"{case}{suffix}", spec.target / f"{case}{suffix}")
     os.replace(partial, spec.target / f"{case}.b2nd")
     return bool((label > 0).any())
+
+
+def _write_averaged(averaged: np.ndarray, file: Path, patch_size: tuple[int, ...], record: str) -> None:
+    """Write ``(C, Z, Y, X)`` float32 with its record in nnU-Net's format."""
+    blocks, chunks = comp_blosc2_params(averaged.shape, patch_size, averaged.itemsize)
+    # Piecewise constant data: a byte shuffle before the codec leaves a few hundredths.
+    cparams = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
+    try:
+        written = blosc2.asarray(averaged, urlpath=str(file), mode="w", chunks=chunks, blocks=blocks, cparams=cparams)
+        written.schunk.vlmeta[_RECORD] = record
+        del written
+        # blosc2 does not report every failed write: read back what is there.
+        complete = np.array_equal(_open(file)[:], averaged)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, f"blosc2 failed, {error}; no space left?", str(file)) from error
+    if not complete:
+        raise OSError(errno.EIO, "incomplete after writing; no space left?", str(file))
 
 
 def is_current(spec: CopySpec, case: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -101,12 +100,12 @@ def _write(spec: CopySpec, num_processes: int, overwrite: bool) -> Path:
                 remove_copy(spec, case)
             todo = cases if overwrite else _outdated(spec, cases)
             with_foreground = _write_all(spec, todo, scratch, num_processes)
+            _report_foreground(spec, todo, with_foreground)
     except OSError as error:
         raise SIKDError(
             f"{error.filename or spec.target}: class averages cannot be written ({error.strerror or error}); "
             "check free space and permissions, then run the same command again: what is done is kept"
         ) from error
-    _report_foreground(spec, todo, with_foreground)
     return spec.target
 
 
@@ -176,10 +175,13 @@ def _write_all(spec: CopySpec, cases: Sequence[str], scratch: Path, num_processe
 def _report_foreground(spec: CopySpec, written: Sequence[str], with_foreground: set[str]) -> None:
     empty = sorted(set(written) - with_foreground)
     if empty and len(empty) == len(written) == len(nnUNetDatasetBlosc2.get_identifiers(str(spec.source))):
+        # Or the next call would find all in place and say nothing.
+        for case in empty:
+            remove_copy(spec, case)
         raise SIKDError(
             f"{spec.source}: no case has any foreground label, so there is nothing to learn; check the label files"
         )
     if empty:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         print(f"Class averages: {len(empty)} of {len(written)} cases have background only ({shown})")
-    print(f"Class averages: {len(written)} written to {spec.target} by process {os.getpid()}")
+    print(f"Class averages: {len(written)} written to {spec.target}")

@@ -47,8 +47,10 @@ class PlannedConfiguration:
         dataset_name = find_dataset(dataset)
         folder = Path(str(nnUNet_preprocessed)) / dataset_name
         plan = f"run nnUNetv2_plan_and_preprocess -d {dataset}"
-        plans_manager = PlansManager(_load_json(folder / f"{plans}.json", plan))
-        dataset_json = _load_json(folder / "dataset.json", plan)
+        plans_manager = PlansManager(
+            _load_json(folder / f"{plans}.json", plan, "configurations", "dataset_name", "plans_name")
+        )
+        dataset_json = _load_json(folder / "dataset.json", plan, "labels")
         available = list(plans_manager.available_configurations)
         if configuration not in plans_manager.plans["configurations"]:
             raise SIKDError(
@@ -103,7 +105,7 @@ def find_dataset(dataset: str | int) -> str:
     return str(name)
 
 
-def _load_json(file: Path, remedy: str) -> dict[str, Any]:
+def _load_json(file: Path, remedy: str, *needed: str) -> dict[str, Any]:
     if not file.is_file():
         raise SIKDError(f"{file}: not there, the data set is not planned; {remedy}")
     try:
@@ -112,4 +114,7 @@ def _load_json(file: Path, remedy: str) -> dict[str, Any]:
         raise SIKDError(f"{file}: not valid JSON ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise SIKDError(f"{file}: must hold a JSON object; {remedy}")
+    missing = [key for key in needed if key not in content]
+    if missing:
+        raise SIKDError(f"{file}: has no {', '.join(missing)}; {remedy}")
     return content

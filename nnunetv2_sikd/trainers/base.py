@@ -35,7 +35,7 @@ class nnUNetTrainer_SIKDBase(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        partial = f"{filename}.{os.getpid()}.tmp"
+        partial = f"{filename}.tmp"  # one name, so that a kill leaves at most one
         try:
             super().save_checkpoint(partial)
             os.replace(partial, filename)

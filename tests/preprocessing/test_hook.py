@@ -139,20 +139,15 @@ class Killed(BaseException):
 
 class TestInterruption:
     @pytest.mark.parametrize("steps", range(9))
-    @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
     def test_at_any_step_leaves_no_wrong_copy(
-        self,
-        dataset_2d: PreprocessedDataset,
-        monkeypatch: pytest.MonkeyPatch,
-        steps: int,
-        error: type[BaseException],
+        self, dataset_2d: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch, steps: int
     ) -> None:
         write(dataset_2d)
         for case in dataset_2d.cases:
             change_source(dataset_2d, case)  # so that old copies are in place, and must not pass for new
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", fails_after(steps, error))
-            with pytest.raises(error):
+            patch.setattr(os, "replace", fails_after(steps, Killed))
+            with pytest.raises(Killed):
                 write(dataset_2d)
         done = versions(dataset_2d.copies)
         write(dataset_2d)
@@ -200,11 +195,20 @@ def fails_after(steps: int, error: Any) -> Any:
     return replace_or_fail
 
 
+@pytest.fixture
+def light_processes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Processes that start at once: forked from one that has done its imports, and nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nnunetv2_sikd.preprocessing.hook"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+    return context
+
+
 class TestProcesses:
-    def test_five_calls_at_once(self, dataset_2d: PreprocessedDataset) -> None:
-        context = multiprocessing.get_context("spawn")
-        start = context.Barrier(5)
-        processes = [context.Process(target=write_at_once, args=(start, dataset_2d.name)) for _ in range(5)]
+    def test_five_calls_at_once(self, dataset_2d: PreprocessedDataset, light_processes: Any) -> None:
+        start = light_processes.Barrier(5)
+        arguments = (start, dataset_2d.folder.parent, dataset_2d.name)
+        processes = [light_processes.Process(target=write_at_once, args=arguments) for _ in range(5)]
         for process in processes:
             process.start()
         for process in processes:
@@ -212,27 +216,35 @@ class TestProcesses:
         assert [process.exitcode for process in processes] == [0] * 5
         assert_complete(dataset_2d)
 
-    def test_several_workers(self, dataset_2d: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_workers(self, dataset_2d: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hook, "_BYTES_WORTH_A_PROCESS", 1)
         write(dataset_2d, num_processes=2)
         assert_complete(dataset_2d)
 
-    @pytest.mark.parametrize(
-        ("task", "message"),
-        [("die", r"was killed \(out of memory\?\).*-np"), ("refuse", "case_.*: cannot be averaged")],
-    )
-    def test_failing_worker(
-        self, dataset_2d: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch, task: str, message: str
+    @pytest.mark.usefixtures("light_processes")
+    def test_bad_case_of_a_worker_is_named(
+        self, dataset_2d: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(hook, "_BYTES_WORTH_A_PROCESS", 1)
-        monkeypatch.setattr(hook, "write_copy", {"die": die, "refuse": refuse}[task])
-        with pytest.raises(SIKDError, match=message):
+        (dataset_2d.source / "case_01.pkl").write_bytes(b"")
+        with pytest.raises(SIKDError, match=f"{dataset_2d.source / 'case_01.pkl'}: damaged"):
             write(dataset_2d, num_processes=2)
         assert scratch_folders(dataset_2d) == []
-        monkeypatch.undo()
+
+    @pytest.mark.usefixtures("light_processes")
+    def test_killed_worker(self, dataset_2d: PreprocessedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(hook, "_BYTES_WORTH_A_PROCESS", 1)
+            patch.setattr(hook, "write_copy", die)
+            with pytest.raises(SIKDError, match=r"was killed \(out of memory\?\).*-np"):
+                write(dataset_2d, num_processes=2)
+        assert scratch_folders(dataset_2d) == []
+        write(dataset_2d)
+        assert_complete(dataset_2d)
 
 
-def write_at_once(start: Any, name: str) -> None:
+def write_at_once(start: Any, preprocessed: Path, name: str) -> None:
+    os.environ["nnUNet_preprocessed"] = str(preprocessed)
     start.wait(300)
     write_class_averages(name, "2d", num_processes=1)
 
@@ -240,10 +252,6 @@ def write_at_once(start: Any, name: str) -> None:
 def die(spec: CopySpec, case: str, scratch: Path) -> bool:
     os.kill(os.getpid(), signal.SIGKILL)
     return True
-
-
-def refuse(spec: CopySpec, case: str, scratch: Path) -> bool:
-    raise SIKDError(f"{case}: cannot be averaged")
 
 
 class TestErrors:

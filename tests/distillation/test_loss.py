@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nnunetv2_sikd.distillation.loss import DistillationLoss, feature_mse
+from nnunetv2_sikd.networks.penultimate import PenultimateCapture
+from tests.helpers import make_network
+
+STUDENT = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # one image, two features, two pixels
+TEACHER = torch.tensor([[[[1.0, 4.0]], [[0.0, 8.0]]]])  # squared differences: 0, 4 and 9, 16
+
+
+class TestFeatureMSE:
+    def test_by_hand(self) -> None:
+        assert feature_mse(STUDENT, TEACHER).item() == 29 / 4
+
+    @pytest.mark.parametrize(("pixels", "expected"), [([1, 0], 9 / 2), ([0, 1], 20 / 2), ([1, 1], 29 / 4), ([0, 0], 0)])
+    def test_masked(self, pixels: list[int], expected: float) -> None:
+        mask = torch.tensor(pixels, dtype=torch.bool).reshape(1, 1, 1, 2)
+        assert feature_mse(STUDENT, TEACHER, mask).item() == expected
+
+    def test_empty_mask_gives_gradient_zero(self) -> None:
+        student = STUDENT.clone().requires_grad_()
+        feature_mse(student, TEACHER, torch.zeros(1, 1, 1, 2, dtype=torch.bool)).backward()
+        assert torch.equal(student.grad, torch.zeros_like(STUDENT))
+
+    def test_gradient(self) -> None:
+        student = STUDENT.clone().requires_grad_()
+        feature_mse(student, TEACHER).backward()
+        assert torch.equal(student.grad, 2 * (STUDENT - TEACHER) / 4)
+
+    def test_masked_pixels_get_no_gradient(self) -> None:
+        student = STUDENT.clone().requires_grad_()
+        feature_mse(student, TEACHER, torch.tensor([[[[True, False]]]])).backward()
+        assert torch.equal(student.grad, torch.tensor([[[[0.0, 0.0]], [[3.0, 0.0]]]]))
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_float32_whatever_comes_and_whatever_autocast_does(self, dtype: torch.dtype, masked: bool) -> None:
+        student = torch.full((1, 1, 4, 4), 300.0, dtype=dtype)  # its square overflows float16
+        teacher = torch.zeros(1, 1, 4, 4, dtype=dtype)
+        mask = torch.ones(1, 1, 4, 4, dtype=torch.bool) if masked else None
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = feature_mse(student, teacher, mask)
+        assert loss.dtype == torch.float32
+        assert loss.item() == 90000
+
+    def test_many_pixels_are_counted_exactly(self) -> None:
+        features = torch.ones(1, 1, 4100, 4100, dtype=torch.bfloat16)  # more than float32 counts one by one
+        mask = torch.ones(1, 1, 4100, 4100, dtype=torch.bool)
+        assert feature_mse(features, torch.zeros_like(features), mask).item() == pytest.approx(1, abs=1e-6)
+
+    @pytest.mark.parametrize("shape", [(1, 1, 1, 2), (1, 2, 1, 1), (2, 2, 1, 2), (1, 2, 2)])
+    def test_shapes_that_differ_are_an_error_and_not_broadcast(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="differ in shape"):
+            feature_mse(STUDENT, torch.zeros(shape))
+
+
+class StandInCapture:
+    """Hands out one map, as a capture does."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+        self.taken = 0
+        self.cleared = 0
+
+    def take(self) -> torch.Tensor:
+        self.taken += 1
+        return self.features
+
+    def clear(self) -> None:
+        self.cleared += 1
+
+
+class TestDistillationLoss:
+    @pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
+    def test_is_the_sum(self, alpha: float) -> None:
+        loss = DistillationLoss(nn.MSELoss(), alpha, StandInCapture(STUDENT))
+        loss.expect(TEACHER)
+        total = loss(torch.tensor([3.0]), torch.tensor([1.0]))
+        assert total.item() == 4 + alpha * 29 / 4
+        assert loss.last_parts.tolist() == [4, 29 / 4]
+
+    def test_mask_is_used(self) -> None:
+        loss = DistillationLoss(nn.MSELoss(), 2.0, StandInCapture(STUDENT))
+        loss.expect(TEACHER, torch.tensor([[[[True, False]]]]))
+        assert loss(torch.tensor([3.0]), torch.tensor([1.0])).item() == 4 + 2 * 9 / 2
+
+    def test_is_nnunet_s_own_where_nothing_is_expected(self) -> None:
+        capture = StandInCapture(STUDENT)
+        loss = DistillationLoss(nn.MSELoss(), 2.0, capture)
+        assert loss(torch.tensor([3.0]), torch.tensor([1.0])).item() == 4
+        assert capture.taken == 0
+        assert loss.last_parts is None
+
+    def test_forget_ends_the_expectation(self) -> None:
+        capture = StandInCapture(STUDENT)
+        loss = DistillationLoss(nn.MSELoss(), 2.0, capture)
+        loss.expect(TEACHER)
+        loss.forget()
+        assert loss(torch.tensor([3.0]), torch.tensor([1.0])).item() == 4
+        assert capture.cleared == 1
+
+    def test_gradient_is_the_sum_of_both(self) -> None:
+        network = make_network(2, deep_supervision=False)
+        loss = DistillationLoss(nn.CrossEntropyLoss(), 2.0, PenultimateCapture(network))
+        image = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        target = torch.randint(0, 3, (1, 32, 32), generator=torch.Generator().manual_seed(0))
+        teacher = torch.ones(1, 4, 32, 32)
+
+        loss.expect(teacher)
+        loss(network(image), target).backward()
+        gradients = {
+            name: parameter.grad.clone() for name, parameter in network.named_parameters() if parameter.grad is not None
+        }
+
+        network.zero_grad()
+        features: list[torch.Tensor] = []
+        network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+        segmentation = nn.functional.cross_entropy(network(image), target)
+        (segmentation + 2 * (features[0] - teacher).square().mean()).backward()
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-5, atol=1e-7)
+        assert gradients["encoder.stages.0.0.convs.0.conv.weight"].abs().sum() > 0
+
+    def test_parts_hold_no_graph(self) -> None:
+        loss = DistillationLoss(nn.MSELoss(), 2.0, StandInCapture(STUDENT.clone().requires_grad_()))
+        loss.expect(TEACHER)
+        assert loss(torch.tensor([3.0]), torch.tensor([1.0])).requires_grad
+        assert not loss.last_parts.requires_grad
+
+    def test_a_capture_that_captured_nothing_is_an_error(self) -> None:
+        loss = DistillationLoss(nn.MSELoss(), 2.0, PenultimateCapture(make_network(2)))
+        loss.expect(TEACHER)
+        with pytest.raises(RuntimeError, match="captured 0"):
+            loss(torch.tensor([3.0]), torch.tensor([1.0]))
+
+    def test_has_nothing_to_train_or_save(self) -> None:
+        loss = DistillationLoss(nn.MSELoss(), 2.0, StandInCapture(STUDENT))
+        loss.expect(TEACHER)
+        assert list(loss.parameters()) == []
+        assert loss.state_dict() == {}

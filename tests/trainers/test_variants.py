@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings
+from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
+from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
+from tests.helpers import make_dataset_json, make_plans
+
+STUDENT = "nnUNetTrainer_SIKDStudent"
+TEACHER = "nnUNetTrainer_SIKDTeacher"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (STUDENT, SIKDSettings(alpha=2.0, teacher_input="class_average", teacher_view="patch")),
+        (f"{STUDENT}_alpha1", SIKDSettings(alpha=1.0)),
+        (f"{STUDENT}_alpha0p5", SIKDSettings(alpha=0.5)),
+        (f"{STUDENT}_alpha0", SIKDSettings(alpha=0.0)),
+        (f"{STUDENT}_alpha12p25", SIKDSettings(alpha=12.25)),
+        (f"{STUDENT}_copyView", SIKDSettings(teacher_view="copy")),
+        (f"{STUDENT}_teacherOnImages", SIKDSettings(teacher_input="image")),
+        (f"{STUDENT}_teacherOnLabelMaps", SIKDSettings(teacher_input="label_map")),
+        (f"{STUDENT}_alpha3_copyView_20epochs", SIKDSettings(alpha=3.0, teacher_view="copy")),
+        (f"{TEACHER}_onImages", SIKDSettings(teacher_input="image")),
+        (f"{TEACHER}_onLabelMaps_5epochs", SIKDSettings(teacher_input="label_map")),
+        (TEACHER, SIKDSettings(teacher_input="class_average")),
+    ],
+)
+def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
+    assert getattr(variants, name).sikd == settings
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        (STUDENT, TEACHER),
+        (f"{STUDENT}_alpha3", TEACHER),
+        (f"{STUDENT}_copyView_20epochs", f"{TEACHER}_20epochs"),
+        (f"{STUDENT}_alpha1_20epochs_150iterations", f"{TEACHER}_20epochs_150iterations"),
+        (f"{STUDENT}_teacherOnImages_5epochs", f"{TEACHER}_onImages_5epochs"),
+        (f"{STUDENT}_teacherOnLabelMaps", f"{TEACHER}_onLabelMaps"),
+    ],
+)
+def test_student_has_the_teacher_of_its_input_and_schedule(student: str, teacher: str) -> None:
+    trainer = getattr(variants, student)
+    assert trainer.teacher_class is getattr(variants, teacher)
+    assert trainer.teacher_class.sikd.teacher_input == trainer.sikd.teacher_input
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        (f"{STUDENT}_20epochs", Schedule(20, 250)),
+        (f"{TEACHER}_20epochs_150iterations", Schedule(20, 150)),
+        ("nnUNetTrainer_15epochs_100iterations", Schedule(15, 100)),
+    ],
+)
+def test_names_mean_schedules(name: str, schedule: Schedule) -> None:
+    assert getattr(variants, name).schedule == schedule
+
+
+@pytest.mark.usefixtures("nnunet_folders")
+@pytest.mark.parametrize("base", [STUDENT, TEACHER, "nnUNetTrainer"])
+def test_a_schedule_is_what_the_trainer_follows(base: str) -> None:
+    import torch
+
+    plans = {**make_plans("Dataset901_Tiny"), "continue_training": False}
+    dataset_json = make_dataset_json(regions=False, ignore=False, channels=1, num_cases=5)
+    trainer = getattr(variants, f"{base}_15epochs_100iterations")(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    assert trainer.num_epochs == 15
+    assert trainer.num_iterations_per_epoch == 100
+    assert trainer.num_val_iterations_per_epoch == 20
+    assert trainer.save_every == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "validation_iterations", "save_every"),
+    [(Schedule(), 50, 50), (Schedule(20, 150), 30, 2), (Schedule(5, 1), 1, 1), (Schedule(600, 8), 2, 50)],
+)
+def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_iterations: int, save_every: int) -> None:
+    assert (schedule.validation_iterations, schedule.save_every) == (validation_iterations, save_every)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerSIKDStudent",
+        f"{STUDENT}_",
+        f"{STUDENT}_alpha",
+        f"{STUDENT}_alpha-1",
+        f"{STUDENT}_alpha1.5",
+        f"{STUDENT}_alphap5",
+        f"{STUDENT}_0epochs",
+        f"{STUDENT}_20epochs_0iterations",
+        f"{STUDENT}_100iterations",
+        f"{STUDENT}_20epochs_copyView",  # not in this order
+        f"{STUDENT}_copyView_alpha1",
+        f"{STUDENT}_copyView_teacherOnImages",  # images have no copy
+        f"{STUDENT}_onImages",
+        f"{TEACHER}_alpha1",
+        f"{TEACHER}_teacherOnImages",
+        f"{TEACHER}_20epochs\n",
+        "nnUNetTrainer_20epochs_",
+        "something",
+        "__path__",
+    ],
+)
+def test_other_names_do_not_exist(name: str) -> None:
+    with pytest.raises(AttributeError):
+        getattr(variants, name)
+
+
+@pytest.mark.parametrize("name", variants.shipped_trainers())
+class TestShipped:
+    def test_is_made_once_under_its_name(self, name: str) -> None:
+        trainer = getattr(variants, name)
+        assert trainer.__name__ == name
+        assert getattr(variants, name) is trainer
+        assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+    def test_has_the_signature_that_nnunet_reads(self, name: str) -> None:
+        ours, stock = (inspect.signature(trainer) for trainer in (getattr(variants, name), nnUNetTrainer))
+        assert list(ours.parameters) == list(stock.parameters)
+        assert [p.default for p in ours.parameters.values()] == [p.default for p in stock.parameters.values()]
+
+    def test_descends_from_what_its_name_says(self, name: str) -> None:
+        mro = getattr(variants, name).__mro__
+        expected = {
+            STUDENT: nnUNetTrainer_SIKDStudent,
+            TEACHER: nnUNetTrainer_SIKDTeacher,
+            "nnUNetTrainer": nnUNetTrainer,
+        }["_".join(name.split("_")[:2]) if "SIKD" in name else "nnUNetTrainer"]
+        assert expected in mro
+        if "epochs" in name:
+            # The schedule's values are set last, so nothing may come before it.
+            assert mro[1] is variants._Scheduled
+            assert mro.index(variants._Scheduled) < mro.index(expected)
+
+
+def test_shipped_trainers_are_named_once() -> None:
+    names = variants.shipped_trainers()
+    assert len(names) == len(set(names)) > 20
