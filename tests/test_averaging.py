@@ -151,6 +151,11 @@ class TestLabels:
         label[label == 2] = 60000
         assert_is_average(image, label)
 
+    def test_label_values_cost_no_memory(self) -> None:
+        image = torch.tensor([[[1.0, 3.0, 8.0]]])
+        label = torch.tensor([[2**40, 2**40, 2**41]])
+        assert class_average(image, label, ignore_label=2**41).tolist() == [[[2.0, 2.0, 8.0]]]
+
     def test_numbering_of_the_classes_does_not_matter(self) -> None:
         image, label = random_case(9, 9, classes=4)
         renamed = torch.tensor([2, 0, 60000, 1])[label]

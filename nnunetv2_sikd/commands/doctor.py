@@ -12,7 +12,6 @@ import os
 import pickle
 import platform
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -160,7 +159,9 @@ def _trainers() -> Iterator[Finding]:
         if identical:
             yield Finding("ok", f"-tr {name}")
         else:
-            yield Finding("error", f"-tr {name}: found in {sys.modules[found.__module__].__file__}: remove that one")
+            yield Finding(
+                "error", f"-tr {name}: nnU-Net finds another class (of module {found.__module__}): use the line above"
+            )
 
 
 def _device() -> Iterator[Finding]:

@@ -132,7 +132,7 @@ def _show_results(folder: Path) -> None:
         ("pictures", "pictures/scanners.png, pictures/predictions.png"),
         ("what each command wrote", "logs"),
         *(
-            (f"the {model}'s model", str(model_folder(folder, trainer).relative_to(folder)))
+            (f"{model} model", str(model_folder(folder, trainer).relative_to(folder)))
             for model, trainer in TRAINERS.items()
         ),
     ):

@@ -1,0 +1,155 @@
+"""The command line: fast help, and one clear line with status 1 for whatever a user can get wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunetv2_sikd.commands import doctor
+from nnunetv2_sikd.commands.main import main
+from nnunetv2_sikd.environment import trainer_folder
+from tests.helpers import PreprocessedDataset
+
+DATASET = "Dataset901_Tiny"
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line that a failing command prints on standard error."""
+    assert main([str(argument) for argument in arguments]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "code", ["import nnunetv2_sikd", "from nnunetv2_sikd.commands.main import build_parser as b; b()"]
+)
+def test_package_and_help_load_nothing_heavy(code: str) -> None:
+    heavy = "{'torch', 'numpy', 'nnunetv2', 'matplotlib', 'SimpleITK'}"
+    check = f"{code}; import sys; loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["doctor", "preprocess", "train", "export", "average", "demo"])
+def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["-np", "0"], ["-np", "two"], ["--preview", "-1"]])
+def test_numbers_are_checked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["preprocess", "-d", "901", *arguments])
+    assert left.value.code == 2
+    assert "whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["preprocess"], ["train", "-f", "0"], ["export", "-o", "model.zip"]])
+def test_missing_folder_variable(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.delenv(f"nnUNet_{name}", raising=False)
+    message = told(capsys, *command, "-d", "901")
+    assert "the environment variable nnUNet_" in message
+    assert "export nnUNet_" in message
+
+
+@pytest.mark.usefixtures("dataset_2d")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["preprocess", "-d", "777"], "data set 777 is in none of"),
+        (["preprocess", "-d", DATASET, "-p", "otherPlans"], "otherPlans.json: not there, the data set is not planned"),
+        (["preprocess", "-d", DATASET, "-c", "4d"], "has no configuration '4d'; choose one of"),
+        (["preprocess", "-d", DATASET, "-c", "3d_fullres"], "configuration '3d_fullres' is not preprocessed"),
+        (["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer"], "no student's trainer of this package"),
+        (["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer_SIKDTeacher"], "no student's trainer"),
+        (["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer_SIKDStudnet"], "no student's trainer"),
+        (["export", "-d", DATASET, "-o", "no/such/folder/model.zip"], "no/such/folder: no such folder"),
+        (["export", "-d", DATASET, "-o", "model.zip"], "run nnUNetv2_sikd train -d Dataset901_Tiny"),
+        (["average", "-d", DATASET, "-i", "nowhere", "-l", "nowhere", "-o", "flat"], "nowhere: no such folder"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert expected in told(capsys, *arguments)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_export_never_overwrites(
+    dataset_2d: PreprocessedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.zip").write_text("precious")
+    assert "model.zip: exists" in told(capsys, "export", "-d", dataset_2d.name, "-o", tmp_path / "model.zip")
+    assert (tmp_path / "model.zip").read_text() == "precious"
+
+
+def test_average_writes_flat_images_and_refuses_misfits(
+    dataset_2d: PreprocessedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels, output = (tmp_path / name for name in ("images", "labels", "flat"))
+    images.mkdir()
+    labels.mkdir()
+    random = np.random.default_rng(0)
+    image, label = random.normal(size=(2, 6, 5)).astype(np.float32), random.integers(0, 3, (2, 6, 5)).astype(np.uint8)
+    for array, file in (
+        (image, images / "a_0000.nii.gz"),
+        (image, images / "a_0001.nii.gz"),
+        (label, labels / "a.nii.gz"),
+    ):
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(file))
+    command = ("average", "-d", dataset_2d.name, "-i", images, "-l", labels, "-o", output)
+    assert main([str(argument) for argument in command]) == 0
+    flat = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(output / "a_0001.nii.gz")))
+    for z, k in ((z, k) for z in range(2) for k in range(3)):
+        np.testing.assert_allclose(flat[z][label[z] == k], image[z][label[z] == k].mean(), rtol=1e-5)
+
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(image[:, :3]), str(images / "b_0000.nii.gz"))
+    assert "b.nii.gz: not there" in told(capsys, *command)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(label), str(labels / "b.nii.gz"))
+    assert "b_0000.nii.gz: has shape (2, 3, 5) and its label (2, 6, 5)" in told(capsys, *command)
+    assert sorted(path.name for path in output.iterdir()) == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert "would overwrite" in told(capsys, *command[:-1], images)
+
+
+def test_debug_shows_where(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["preprocess", "-d", "777", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_doctor_finds_what_is_missing(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainer_folder()))
+    findings = list(doctor.findings())
+    assert [finding.text for finding in findings if finding.state == "error"] == []
+    assert sum(finding.text.startswith("-tr nnUNetTrainer") for finding in findings) > 20
+
+    monkeypatch.delenv("nnUNet_results")
+    monkeypatch.setenv("nnUNet_raw", str(nnunet_folders / "nowhere"))
+    monkeypatch.setenv("nnUNet_extTrainer", str(trainer_folder().parent))
+    errors = [finding.text for finding in doctor.findings() if finding.state == "error"]
+    assert errors[0].startswith("nnUNet_raw names")
+    assert errors[1].startswith("nnUNet_results is not set")
+    assert "cannot be pickled" in errors[2]
+    # And so it is: nnU-Net's look-up gives classes that differ from the imported ones.
+    assert all("nnU-Net finds another class" in error for error in errors[3:])
+    assert len(errors[3:]) > 20
+
+
+def test_export_lines_quote_the_path() -> None:
+    assert doctor.posix_line().startswith("export nnUNet_extTrainer='")
+    assert str(trainer_folder()) in doctor.powershell_line()
