@@ -36,7 +36,7 @@ def class_average(
         label: Integer class of each pixel. Torch with torch, numpy with numpy.
         ignore_label: Value of the pixels that belong to no class.
         num_labels: One more than the largest label value (the ignore label included). Spares a GPU the wait
-            for reading the largest label back; values beyond it are an error on the device.
+            for reading the largest label back; values beyond it must not occur.
 
     Returns:
         The averaged image, of the shape, type and device of ``image``.

@@ -59,7 +59,7 @@ def test_cavity_is_enclosed_by_the_wall() -> None:
 
 def test_unlabelled_blobs_are_as_bright_as_the_structures() -> None:
     image, label = draw(0, CLEAN)
-    assert np.sum(image[label == 0] > np.median(image[label == LABELS["vessel"]])) > 20
+    assert np.sum(image[label == 0] > np.median(image[label == LABELS["crescent"]])) > 20
 
 
 def test_scanners_see_the_same_anatomy_under_another_contrast() -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 
@@ -97,15 +98,13 @@ class TestWriting:
         assert not write_copy(spec, CASE, scratch)
 
     def test_a_failed_write_is_noticed(self, spec: CopySpec, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import blosc2
-
         write = blosc2.asarray
 
         def lose_a_value(array: np.ndarray, **kwargs: object) -> object:
             return write(np.where(np.arange(array.size).reshape(array.shape) == 7, 0, array), **kwargs)
 
         monkeypatch.setattr(blosc2, "asarray", lose_a_value)
-        with pytest.raises(OSError, match=r"case_00\.b2nd: written copy differs"):
+        with pytest.raises(OSError, match=r"incomplete after writing.*case_00\.b2nd"):
             write_copy(spec, CASE, scratch)
         assert not (spec.target / f"{CASE}.b2nd").exists()
 

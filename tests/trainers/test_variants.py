@@ -4,6 +4,7 @@ import inspect
 import pickle
 
 import pytest
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.trainers import variants
@@ -69,8 +70,6 @@ def test_names_mean_schedules(name: str, schedule: Schedule) -> None:
 @pytest.mark.usefixtures("nnunet_folders")
 @pytest.mark.parametrize("base", [STUDENT, TEACHER, "nnUNetTrainer"])
 def test_a_schedule_is_what_the_trainer_follows(base: str) -> None:
-    import torch
-
     plans = {**make_plans("Dataset901_Tiny"), "continue_training": False}
     dataset_json = make_dataset_json(regions=False, ignore=False, channels=1, num_cases=5)
     trainer = getattr(variants, f"{base}_15epochs_100iterations")(plans, "2d", 0, dataset_json, torch.device("cpu"))
