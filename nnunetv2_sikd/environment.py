@@ -27,17 +27,28 @@ def trainer_folder() -> Path:
 
 
 def with_trainers(environment: dict[str, str] | None = None) -> dict[str, str]:
-    """A copy of the environment in which nnU-Net finds this package's trainers; other folders stay listed.
+    """A copy of the environment in which nnU-Net finds this package's trainers; others' folders stay listed.
+
+    Ours comes first, since nnU-Net takes the first class it finds, and an import error in an earlier folder
+    would end its search.
 
     Args:
         environment: What to start from; None for this process's.
     """
     result = dict(os.environ if environment is None else environment)
     listed = [path for path in result.get(TRAINER_VARIABLE, "").split(os.pathsep) if path.strip()]
-    ours = str(trainer_folder())
-    if ours not in listed:
-        result[TRAINER_VARIABLE] = os.pathsep.join([*listed, ours])
+    others = [path for path in listed if not shadows_trainers(path)]
+    result[TRAINER_VARIABLE] = os.pathsep.join([str(trainer_folder()), *others])
     return result
+
+
+def shadows_trainers(path: str | Path) -> bool:
+    """Whether nnU-Net, searching this folder, meets the trainers' own modules (and so makes other classes).
+
+    True for every folder of this package and every folder that contains it.
+    """
+    folder, package = Path(path).resolve(), Path(__file__).parent.resolve()
+    return folder.is_relative_to(package) or package.is_relative_to(folder)
 
 
 def require_folders(*variables: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders, stock_command, with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.hook import copy_spec, write_class_averages
@@ -50,6 +51,8 @@ def train_student(
     if not (isinstance(trainer, type) and issubclass(trainer, nnUNetTrainer_SIKDStudent)):
         raise SIKDError(f"-tr {student}: no student's trainer of this package; nnUNetv2_sikd doctor lists them")
     planned = PlannedConfiguration.load(dataset, configuration, plans)
+    if planned.configuration.previous_stage_name is not None:
+        raise SIKDError(f"-c {configuration}: SIKD does not train cascades; choose 2d, 3d_lowres or 3d_fullres")
     if trainer.sikd.teacher_input == "class_average":
         write_class_averages(dataset, configuration, plans, num_processes=num_processes or default_num_processes)
     else:
@@ -59,6 +62,7 @@ def train_student(
         options = ["-device", device, *(["-num_gpus", str(num_gpus)] if num_gpus > 1 else [])]
         options += ["--npz"] if npz and is_student else []
         train_stock(planned, name, fold, options)
+    _check_taught_by(fold_folder(planned, student, fold), fold_folder(planned, trainer.teacher_class.__name__, fold))
 
 
 def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, options: list[str]) -> None:
@@ -74,7 +78,8 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         SIKDError: The training failed.
     """
     folder = fold_folder(planned, trainer, fold)
-    if training_is_done(folder):
+    wants_npz = "--npz" in options and not any((folder / "validation").glob("*.npz"))
+    if training_is_done(folder) and not wants_npz:
         print(f"{trainer}, fold {fold}: already trained in {folder}")
         return
     if (folder / "checkpoint_final.pth").is_file():
@@ -97,6 +102,18 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         raise SIKDError(
             f"{folder}: training with {trainer} failed (exit status {status}, see above); run the same command again "
             "to continue"
+        )
+
+
+def _check_taught_by(student: Path, teacher: Path) -> None:
+    """Notice a teacher that was trained anew after it had taught."""
+    record = read_checkpoint(student / "checkpoint_final.pth")["init_args"].get("sikd", {})
+    if record.get("teacher_sha256") != weights_hash(
+        read_checkpoint(teacher / "checkpoint_final.pth")["network_weights"]
+    ):
+        raise SIKDError(
+            f"{student}: was taught by another teacher than the one in {teacher}: to train with this one, move the "
+            "student's folder away and run the same command again"
         )
 
 

@@ -11,13 +11,20 @@ import io
 import os
 import pickle
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from nnunetv2_sikd.environment import FOLDER_VARIABLES, TRAINER_VARIABLE, trainer_folder, with_trainers
+from nnunetv2_sikd.environment import (
+    FOLDER_VARIABLES,
+    TRAINER_VARIABLE,
+    shadows_trainers,
+    trainer_folder,
+    with_trainers,
+)
 
 _MARKS = {"ok": "[ ok ]", "warning": "[warn]", "error": "[FAIL]"}
 
@@ -64,16 +71,13 @@ def findings() -> Iterator[Finding]:
 
 def posix_line() -> str:
     """The export line for bash and zsh; quoted for paths with blanks."""
-    return f"export {TRAINER_VARIABLE}='{_listed()}'"
+    return f"export {TRAINER_VARIABLE}={shlex.quote(with_trainers()[TRAINER_VARIABLE])}"
 
 
 def powershell_line() -> str:
     """The same for PowerShell."""
-    return f"$env:{TRAINER_VARIABLE} = '{_listed()}'"
-
-
-def _listed() -> str:
-    return with_trainers()[TRAINER_VARIABLE].replace("'", "'\\''")
+    quoted = with_trainers()[TRAINER_VARIABLE].replace("'", "''")
+    return f"$env:{TRAINER_VARIABLE} = '{quoted}'"
 
 
 def _versions() -> Iterator[Finding]:
@@ -109,20 +113,20 @@ def _folders() -> Iterator[Finding]:
             yield Finding("error", f"{variable} = {folder} cannot be written: change its permissions or the variable")
         else:
             free = shutil.disk_usage(folder).free / 1e9
-            yield Finding("ok" if free > 1 else "warning", f"{variable} = {folder} ({free:.0f} GB free)")
+            advice = "" if free > 1 else ": make room before you train"
+            yield Finding("warning" if advice else "ok", f"{variable} = {folder} ({free:.1f} GB free){advice}")
 
 
 def _variable() -> Iterator[Finding]:
-    listed = os.environ.get(TRAINER_VARIABLE, "").split(os.pathsep)
-    if str(trainer_folder()) in listed:
-        yield Finding("ok", f"{TRAINER_VARIABLE} lists {trainer_folder()}")
-        return
-    inside = [path for path in listed if path and trainer_folder().is_relative_to(Path(path).resolve())]
-    if inside:
+    ours = str(trainer_folder())
+    listed = [path for path in os.environ.get(TRAINER_VARIABLE, "").split(os.pathsep) if path.strip()]
+    wrong = [path for path in listed if path != ours and shadows_trainers(path)]
+    if wrong:
         yield Finding(
-            "error",
-            f"{TRAINER_VARIABLE} lists {inside[0]}, from where trainers cannot be pickled: use the line above",
+            "error", f"{TRAINER_VARIABLE} lists {wrong[0]}, from where trainers cannot be pickled: use the line above"
         )
+    elif ours in listed:
+        yield Finding("ok", f"{TRAINER_VARIABLE} lists {ours}")
     else:
         yield Finding("warning", f"{TRAINER_VARIABLE} is not set for nnU-Net's own commands: use the line above")
 

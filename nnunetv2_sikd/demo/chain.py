@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, SOURCE, TARGET
 from nnunetv2_sikd.demo.steps import Step
 
-EPOCHS, ITERATIONS = 10, 80
+EPOCHS, ITERATIONS = 10, 60
 CONFIGURATION = "2d_small"
 _SCHEDULE = f"{EPOCHS}epochs_{ITERATIONS}iterations"
 TRAINERS = {
@@ -22,7 +22,7 @@ MODELS = ("stock", "student")
 DOMAINS = {"source": SOURCE, "target": TARGET}
 
 _PLANS = "nnUNetPlans"
-_FEATURES = [8, 16, 32, 64]
+_FEATURES = [12, 24, 48]
 _BATCH_SIZE = 8
 _PATCH_SIZE = [64, 64]
 _DATASET_ID = SOURCE[len("Dataset") :].split("_")[0]

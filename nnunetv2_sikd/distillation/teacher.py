@@ -34,6 +34,9 @@ class FrozenTeacher:
         self.sha256 = sha256
         self._penultimate = self.network.penultimate
 
+    def __repr__(self) -> str:
+        return f"FrozenTeacher({self.trainer_name}, {self.file}, weights SHA-256 {self.sha256})"
+
     def compile(self) -> None:
         """Compile the forward pass up to the penultimate features."""
         self._penultimate = torch.compile(self.network.penultimate)
@@ -78,7 +81,10 @@ def load_teacher(trainer: Any, teacher_class: Any) -> FrozenTeacher:
     checkpoint = read_checkpoint(file)
     if checkpoint["trainer_name"] != name:
         raise SIKDError(f"{file}: was trained by {checkpoint['trainer_name']}, not by {name}; run {train}")
-    misfits = _misfits(checkpoint["init_args"], trainer)
+    try:
+        misfits = _misfits(checkpoint["init_args"], trainer)
+    except (KeyError, TypeError) as error:
+        raise SIKDError(f"{file}: is no complete nnU-Net checkpoint ({error} missing); run {train}") from error
     if misfits:
         raise SIKDError(
             f"{file}: this teacher does not fit its student: {'; '.join(misfits)}; train a fitting one with {train}"
@@ -120,15 +126,23 @@ def _misfits(made_with: dict[str, Any], trainer: Any) -> list[str]:
             made_with["dataset_json"].get("regions_class_order"),
             trainer.dataset_json.get("regions_class_order"),
         ),
+        "validation cases (SHA-256)": (
+            made_with.get("sikd", {}).get("validation_cases_sha256"),
+            trainer.record("student")["validation_cases_sha256"],
+        ),
         "channel names": (_channels(made_with["dataset_json"]), _channels(trainer.dataset_json)),
     }
     misfits = [f"{what} {theirs_} instead of {ours_}" for what, (theirs_, ours_) in pairs.items() if theirs_ != ours_]
     if misfits:
         return misfits
-    settings = (
-        theirs.get_configuration(trainer.configuration_name).configuration,
-        ours.get_configuration(trainer.configuration_name).configuration,
-    )
+    settings = [
+        {
+            **plans.get_configuration(trainer.configuration_name).configuration,
+            "transpose_forward": plans.transpose_forward,
+            "intensity properties": plans.foreground_intensity_properties_per_channel,
+        }
+        for plans in (theirs, ours)
+    ]
     changed = sorted(key for key in {*settings[0], *settings[1]} if settings[0].get(key) != settings[1].get(key))
     if changed:
         misfits.append(f"plans changed since in {', '.join(changed)}")

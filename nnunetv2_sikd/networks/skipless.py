@@ -10,6 +10,7 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from torch import nn
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.networks.padding import pad_with_background
 
 
 class SkiplessDecoder(nn.Module):
@@ -68,6 +69,8 @@ class SkiplessUNet(nn.Module):
     With skip connections the teacher would solve its easy task in the first layers and learn neither shape
     nor intensity in the deep ones (SIKD paper, section 3.2).
 
+    In evaluation mode, zero padding around an image is treated as background (see ``networks/padding.py``).
+
     Args:
         network: A freshly built ``PlainConvUNet`` or ``ResidualEncoderUNet`` (2D or 3D); it is taken apart.
 
@@ -83,7 +86,7 @@ class SkiplessUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Segmentation logits ``(B, heads, *spatial)``, or a list of them under deep supervision."""
-        return self.decoder(self.encoder(x))
+        return self.decoder(self.encoder(x if self.training else pad_with_background(x)))
 
     def penultimate(self, x: torch.Tensor) -> torch.Tensor:
         """The feature map that enters the last 1×1 convolution; no segmentation head runs.

@@ -63,15 +63,21 @@ def write_copy(spec: CopySpec, case: str, scratch: Path) -> bool:
         SIKDError: The preprocessed case cannot be read or averaged.
         OSError: The copy cannot be written.
     """
+    source = _fingerprints(spec, case)  # before reading: what changes meanwhile must look changed later
     image, label = _read_case(spec, case)
     averaged = _average(spec, image, label)
     partial = scratch / f"{case}.b2nd"
-    _write_averaged(averaged, partial, spec.patch_size, _record(spec, case))
+    _write_averaged(averaged, partial, spec.patch_size, json.dumps({**_making(spec), "source": source}))
     for suffix in ("_seg.b2nd", ".pkl"):
         _share(spec.source / f"{case}{suffix}", scratch / f"{case}{suffix}")
         os.replace(scratch / f"{case}{suffix}", spec.target / f"{case}{suffix}")
     os.replace(partial, spec.target / f"{case}.b2nd")
-    return bool((label > 0).any())
+    return _has_foreground(spec, label)
+
+
+def has_foreground(spec: CopySpec, case: str) -> bool:
+    """Whether a case's label, as its copy has it, holds any class besides background."""
+    return _has_foreground(spec, _open(spec.target / f"{case}_seg.b2nd")[:])
 
 
 def _write_averaged(averaged: np.ndarray, file: Path, patch_size: tuple[int, ...], record: str) -> None:
@@ -102,6 +108,8 @@ def is_current(spec: CopySpec, case: str) -> bool:
         return False
     try:
         image = _open(files[0])  # must outlive the reading of its record, or blosc2 reads freed memory
+        if not isinstance(image, blosc2.NDArray):
+            return False
         record = json.loads(image.schunk.vlmeta[_RECORD])
         if {key: record[key] for key in ("format", "per_slice", "ignore_label")} != _making(spec):
             return False
@@ -114,6 +122,10 @@ def remove_copy(spec: CopySpec, case: str) -> None:
     """Remove a copy, its image first, so that no incomplete copy looks complete."""
     for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
         (spec.target / f"{case}{suffix}").unlink(missing_ok=True)
+
+
+def _has_foreground(spec: CopySpec, label: np.ndarray) -> bool:
+    return bool(((label > 0) & (label != spec.ignore_label)).any())
 
 
 def _average(spec: CopySpec, image: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -184,11 +196,10 @@ def _making(spec: CopySpec) -> dict[str, Any]:
     return {"format": _FORMAT, "per_slice": spec.per_slice, "ignore_label": spec.ignore_label}
 
 
-def _record(spec: CopySpec, case: str) -> str:
-    """What the copy was made from and how, as stored inside its file."""
-    names = [f"{case}{suffix}" for suffix in (".b2nd", "_seg.b2nd", ".pkl")]
-    source = {name: asdict(_Fingerprint.of(spec.source / name)) for name in names}
-    return json.dumps({**_making(spec), "source": source})
+def _fingerprints(spec: CopySpec, case: str) -> dict[str, Any]:
+    """State of a case's files; those that are missing are left to the reading to complain about."""
+    files = (spec.source / f"{case}{suffix}" for suffix in (".b2nd", "_seg.b2nd", ".pkl"))
+    return {file.name: asdict(_Fingerprint.of(file)) for file in files if file.is_file()}
 
 
 @dataclass(frozen=True)

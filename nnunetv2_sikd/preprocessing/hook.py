@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,13 @@ from tempfile import mkdtemp
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
 
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.preprocessing.copy import CopySpec, is_current, remove_copy, write_copy
+from nnunetv2_sikd.preprocessing.copy import CopySpec, has_foreground, is_current, remove_copy, write_copy
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
 # Below this much (compressed) data a process of its own takes longer to start than it helps.
@@ -58,16 +59,23 @@ def write_class_averages(
     return _write(copy_spec(planned), num_processes, overwrite)
 
 
-def copies_for_trainer(trainer: Any, *, write: bool = True) -> Path:
-    """Folder of the copies for a trainer's data set and configuration, made as far as missing.
+def ensure_copies(trainer: Any) -> Path:
+    """Make the copies of a trainer's data set and configuration as far as they are missing.
+
+    Every rank of a distributed training may call it: the first one writes while the others wait for its lock,
+    for as long as it takes (a barrier would time out).
 
     Args:
         trainer: An ``nnUNetTrainer``.
-        write: False only names the folder.
+
+    Returns:
+        Folder of the copies.
+
+    Raises:
+        SIKDError: A case cannot be averaged, or the copies cannot be written.
     """
     planned = PlannedConfiguration(trainer.plans_manager, trainer.configuration_name, trainer.dataset_json)
-    spec = copy_spec(planned)
-    return _write(spec, default_num_processes, overwrite=False) if write else spec.target
+    return _write(copy_spec(planned), default_num_processes, overwrite=False)
 
 
 def copy_spec(planned: PlannedConfiguration) -> CopySpec:
@@ -95,7 +103,7 @@ def _write(spec: CopySpec, num_processes: int, overwrite: bool) -> Path:
             print(f"Class averages: all {len(cases)} in place in {spec.target}")
             return spec.target
         spec.target.mkdir(exist_ok=True)
-        with FileLock(spec.target.with_name(f".{spec.target.name}.lock")), _scratch_folder(spec) as scratch:
+        with _only_one(spec), _scratch_folder(spec) as scratch:
             for case in _orphans(spec, cases):
                 remove_copy(spec, case)
             todo = cases if overwrite else _outdated(spec, cases)
@@ -118,6 +126,23 @@ def _orphans(spec: CopySpec, cases: Sequence[str]) -> list[str]:
     if not spec.target.is_dir():
         return []
     return sorted(set(nnUNetDatasetBlosc2.get_identifiers(str(spec.target))) - set(cases))
+
+
+@contextmanager
+def _only_one(spec: CopySpec) -> Iterator[None]:
+    """Let one process at a time write these copies; the others say that they wait."""
+    lock = FileLock(spec.target.with_name(f".{spec.target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Class averages: another process is writing {spec.target}, waiting for it", flush=True)
+        lock.acquire()
+    except NotImplementedError as error:
+        raise OSError(errno.ENOTSUP, "this file system has no file locks", str(spec.target)) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -174,9 +199,10 @@ def _write_all(spec: CopySpec, cases: Sequence[str], scratch: Path, num_processe
 
 def _report_foreground(spec: CopySpec, written: Sequence[str], with_foreground: set[str]) -> None:
     empty = sorted(set(written) - with_foreground)
-    if empty and len(empty) == len(written) == len(nnUNetDatasetBlosc2.get_identifiers(str(spec.source))):
+    others = set(nnUNetDatasetBlosc2.get_identifiers(str(spec.target))) - set(written)
+    if empty and not with_foreground and not any(has_foreground(spec, case) for case in others):
         # Or the next call would find all in place and say nothing.
-        for case in empty:
+        for case in (*empty, *others):
             remove_copy(spec, case)
         raise SIKDError(
             f"{spec.source}: no case has any foreground label, so there is nothing to learn; check the label files"

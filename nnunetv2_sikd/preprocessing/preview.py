@@ -50,13 +50,13 @@ def draw_preview(dataset: str | int, configuration: str, plans: str, cases: int)
     names = _label_names(planned)
     shown_labels = sorted(names)
     palette = ListedColormap([COLOURS[i % len(COLOURS)] for i in range(len(shown_labels))])
-    figure = Figure(figsize=(7.5, 2.5 * len(chosen) + 0.5), dpi=200, layout="constrained")
+    figure = Figure(figsize=(7.5, 2.5 * len(chosen) + 0.5), dpi=300, layout="constrained")
     FigureCanvasAgg(figure)
     for row, case in zip(figure.subplots(len(chosen), 3, squeeze=False), chosen, strict=True):
         data, seg, _, _ = originals.load_case(case)
         copy, _, _, _ = copies.load_case(case)
         label = seg[0]
-        z = int((label > 0).sum(axis=(1, 2)).argmax())
+        z = int(((label > 0) & (label != spec.ignore_label)).sum(axis=(1, 2)).argmax())
         image = data[0, z]
         low, high = np.percentile(image, (0.5, 99.5))
         for axis, picture in zip(row, (image, copy[0, z]), strict=False):

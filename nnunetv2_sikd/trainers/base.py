@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from hashlib import sha256
 from inspect import signature
 from typing import Any, ClassVar
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers.settings import SIKDSettings
 
@@ -29,6 +32,43 @@ class nnUNetTrainer_SIKDBase(nnUNetTrainer):
                 "choose another configuration (2d, 3d_lowres, 3d_fullres)"
             )
         super().initialize()
+
+    def record(self, role: str) -> dict[str, Any]:
+        """What made this model, for its checkpoint.
+
+        Args:
+            role: ``teacher`` or ``student``.
+        """
+        _, validation_cases = self.do_split()
+        return {
+            "role": role,
+            "trainer": type(self).__name__,
+            "package_version": __version__,
+            **asdict(self.sikd),
+            "epochs": self.num_epochs,
+            "iterations": self.num_iterations_per_epoch,
+            # Of another split, a teacher of the same fold has seen the student's validation cases.
+            "validation_cases_sha256": sha256("\n".join(sorted(validation_cases)).encode()).hexdigest(),
+        }
+
+    def settle_record(self, record: dict[str, Any]) -> None:
+        """Put the record where checkpoints are made from, under ``init_args["sikd"]``.
+
+        Raises:
+            SIKDError: The training is being continued, and began with another record.
+        """
+        earlier = self.my_init_kwargs.get("sikd", record)
+        changed = [
+            f"{key} {earlier.get(key)} is now {value}"
+            for key, value in record.items()
+            if key != "package_version" and earlier.get(key) != value
+        ]
+        if changed:
+            raise SIKDError(
+                f"{self.output_folder}: this training began with another teacher, data split or settings "
+                f"({'; '.join(changed)}): restore them, or start anew without --c"
+            )
+        self.my_init_kwargs["sikd"] = {**earlier, **record}
 
     def save_checkpoint(self, filename: str) -> None:
         """Write the checkpoint beside its place, then move it there: a kill never leaves half a file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +12,12 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed as dist
 from torch import nn
 
-from nnunetv2_sikd import __version__
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.distillation.loss import DistillationLoss
 from nnunetv2_sikd.distillation.teacher import FrozenTeacher, load_teacher, teaching_is_forced
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
-from nnunetv2_sikd.preprocessing.hook import copies_for_trainer
+from nnunetv2_sikd.preprocessing.hook import ensure_copies
 from nnunetv2_sikd.preprocessing.paired_dataset import with_copies
 from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase, transform_arguments
 from nnunetv2_sikd.trainers.progress import plot_distillation
@@ -52,7 +50,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
     loss: Any
 
     def initialize(self) -> None:
-        """Build everything as nnU-Net does; the stock network, wrapped or not, gets its capture."""
+        """Build everything as nnU-Net does, and give its logger the distillation loss."""
         super().initialize()
         self._register_log()
 
@@ -93,7 +91,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         """nnU-Net's data sets; the training images come with their copies in the view *copy*."""
         training, validation = super().get_tr_and_val_datasets()
         if self._copies():
-            training = with_copies(training, copies_for_trainer(self, write=False))
+            training = with_copies(training, ensure_copies(self))
         return training, validation
 
     def _teacher_input(self, data: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
@@ -132,40 +130,11 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         self.teacher = load_teacher(self, self.teacher_class)
         if self._do_i_compile():
             self.teacher.compile()
-        self._settle_record()
-        if self._copies():
-            if self.local_rank == 0:
-                copies_for_trainer(self)
-            if self.is_ddp:
-                dist.barrier()
+        taught_by = {"teacher_trainer": self.teacher.trainer_name, "teacher_sha256": self.teacher.sha256}
+        self.settle_record({**self.record("student"), **taught_by})
         super().on_train_start()
-        self.print_to_log_file(f"SIKD student: {self.my_init_kwargs['sikd']}")
         self._check_teacher_dice()
-
-    def _settle_record(self) -> None:
-        """Record teacher and settings for the checkpoint; refuse to continue with other ones."""
-        record = {
-            "role": "student",
-            "trainer": type(self).__name__,
-            "package_version": __version__,
-            **asdict(self.sikd),
-            "teacher_trainer": self.teacher.trainer_name,
-            "teacher_fold": self.fold,
-            "teacher_sha256": self.teacher.sha256,
-        }
-        earlier = self.my_init_kwargs.get("sikd")
-        if earlier is not None:
-            changed = [
-                f"{key} {earlier.get(key)} is now {value}"
-                for key, value in record.items()
-                if key != "package_version" and earlier.get(key) != value
-            ]
-            if changed:
-                raise SIKDError(
-                    f"{self.output_folder}: this training began with another teacher or settings "
-                    f"({'; '.join(changed)}): restore them, or start anew without --c"
-                )
-        self.my_init_kwargs["sikd"] = record
+        self.print_to_log_file(f"SIKD student: {self.my_init_kwargs['sikd']}")
 
     def _check_teacher_dice(self) -> None:
         """Segment class-averaged validation patches with the teacher; log its Dice and refuse a useless one."""
@@ -188,7 +157,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         if self.is_ddp:
             for total in sums:
                 dist.all_reduce(total)
-        tp, fp, fn = (total.double().cpu().numpy() for total in sums)
+        tp, fp, fn = (total.cpu().double().numpy() for total in sums)
         with np.errstate(invalid="ignore"):
             dice = 2 * tp / (2 * tp + fp + fn)
         mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
@@ -196,7 +165,9 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
             f"Teacher's pseudo Dice on {self.sikd.teacher_input} validation patches: mean {mean:.4f}, "
             f"per class {[round(float(value), 4) for value in dice]}"
         )
-        if mean < self.sikd.minimum_teacher_dice and not teaching_is_forced():
+        useless = mean < self.sikd.minimum_teacher_dice
+        self.my_init_kwargs["sikd"].update(teacher_pseudo_dice=mean, teacher_forced=useless)
+        if useless and not teaching_is_forced():
             raise SIKDError(
                 f"{self.teacher.file}: the teacher's mean pseudo Dice on its validation patches is {mean:.3f}, below "
                 f"{self.sikd.minimum_teacher_dice}, so it would teach nothing useful: train it longer (a trainer with "
@@ -231,7 +202,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log both losses apart; nnU-Net's curves show the segmentation loss, comparable to stock's."""
-        parts = torch.stack([output["parts"] for output in train_outputs]).double()
+        parts = torch.stack([output["parts"] for output in train_outputs])
         segmentation = parts[:, 0].cpu().numpy()
         mean = parts.mean(0)
         if self.is_ddp:

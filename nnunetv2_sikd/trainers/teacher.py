@@ -11,10 +11,9 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import distributed as dist
 
 from nnunetv2_sikd.networks.skipless import SkiplessUNet
-from nnunetv2_sikd.preprocessing.hook import copies_for_trainer
+from nnunetv2_sikd.preprocessing.hook import ensure_copies
 from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase, transform_arguments
 from nnunetv2_sikd.transforms.teacher_input import (
     ClassAverageTransform,
@@ -39,16 +38,24 @@ class nnUNetTrainer_SIKDTeacher(nnUNetTrainer_SIKDBase):
     def initialize(self) -> None:
         """Point nnU-Net to the teacher's cases, then build everything as it does."""
         if self.sikd.teacher_input == "class_average" and not self.is_cascaded:
-            # Rank 0 writes; the others wait for it before they look.
-            if self.local_rank == 0:
-                copies_for_trainer(self)
-            if self.is_ddp:
-                dist.barrier()
-            self.preprocessed_dataset_folder = str(copies_for_trainer(self, write=False))
+            self.preprocessed_dataset_folder = str(ensure_copies(self))
         super().initialize()
+        self.settle_record(self.record("teacher"))
+
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does; refuse to continue a training that began with other settings."""
+        if not self.was_initialized:
+            self.initialize()
+        self.settle_record(self.record("teacher"))
+        super().on_train_start()
+        self.print_to_log_file(f"SIKD teacher: {self.my_init_kwargs['sikd']}")
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's final validation, on the teacher's kind of input."""
         if self.sikd.teacher_input == "label_map":
+            # In training a transform makes the label map, from the patch alone.
             self.dataset_class = _LabelMapDataset
-        self.print_to_log_file(f"SIKD teacher: input {self.sikd.teacher_input}, {self.sikd}")
+        super().perform_actual_validation(save_probabilities)
 
     @staticmethod
     def build_network_architecture(

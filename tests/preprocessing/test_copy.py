@@ -5,12 +5,14 @@ import gc
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
 import pytest
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.preprocessing import copy as copy_module
 from nnunetv2_sikd.preprocessing.copy import CopySpec, is_current, remove_copy, write_copy
 from tests.helpers import IGNORE_LABEL, PATCH_SIZES, PreprocessedDataset, read_array, save_case
 from tests.preprocessing.helpers import expected_copy
@@ -91,6 +93,18 @@ class TestWriting:
         before = {file.name: file.read_bytes() for file in spec.source.iterdir()}
         write_copy(spec, CASE, scratch)
         assert {file.name: file.read_bytes() for file in spec.source.iterdir()} == before
+
+    def test_source_changed_while_it_is_averaged_is_noticed(
+        self, spec: CopySpec, dataset_2d: PreprocessedDataset, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def average_while_somebody_writes(*arguments: Any) -> Any:
+            (dataset_2d.source / f"{CASE}.b2nd").write_bytes(b"other")
+            return average(*arguments)
+
+        average = copy_module._average
+        monkeypatch.setattr(copy_module, "_average", average_while_somebody_writes)
+        write_copy(spec, CASE, scratch)
+        assert not is_current(spec, CASE)
 
     def test_says_whether_there_is_foreground(self, spec: CopySpec, scratch: Path) -> None:
         label = read_array(spec.source / f"{CASE}_seg.b2nd")

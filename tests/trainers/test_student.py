@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.errors import SIKDError
 from tests.helpers import PreprocessedDataset, make_preprocessed_dataset
@@ -80,6 +81,14 @@ def alter_fold(init_args: dict[str, Any]) -> None:
     init_args["fold"] = "all"
 
 
+def alter_split(init_args: dict[str, Any]) -> None:
+    init_args["sikd"]["validation_cases_sha256"] = "0" * 64
+
+
+def alter_intensities(init_args: dict[str, Any]) -> None:
+    init_args["plans"]["foreground_intensity_properties_per_channel"]["0"]["mean"] += 1
+
+
 def alter_labels(init_args: dict[str, Any]) -> None:
     init_args["dataset_json"]["labels"] = {"background": 0, "core": 1, "shell": 2}
 
@@ -104,6 +113,8 @@ def alter_patch_size(init_args: dict[str, Any]) -> None:
     ("alter", "told"),
     [
         (alter_fold, "fold all instead of 0"),
+        (alter_split, "validation cases (SHA-256) 000"),
+        (alter_intensities, "plans changed since in intensity properties"),
         (alter_labels, "labels {"),
         (alter_channels, "channel names {"),
         (alter_plans, "plans otherPlans instead of nnUNetPlans"),
@@ -172,7 +183,7 @@ def test_resuming_with_other_teacher_or_settings_is_refused(
     resumed = make_trainer(dataset, STUDENT, resume=True)
     resumed.load_checkpoint(str(file))
     message = refusal(resumed)
-    assert "began with another teacher or settings" in message
+    assert "began with another teacher, data split or settings" in message
     assert key in message
 
 
@@ -213,7 +224,11 @@ def test_copy_view_follows_the_copy_and_not_the_image(dataset: PreprocessedDatas
 
 @pytest.mark.parametrize(("control", "flat"), [("Images", False), ("LabelMaps", True)])
 def test_controls_of_the_papers_table_6(
-    dataset: PreprocessedDataset, make_trainer: MakeTrainer, control: str, flat: bool
+    dataset: PreprocessedDataset,
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    control: str,
+    flat: bool,
 ) -> None:
     student = start_student(make_trainer, dataset, STUDENT.replace("_2ep", f"_teacherOn{control}_2ep"))
     batch = next(student.dataloader_train)
@@ -226,8 +241,15 @@ def test_controls_of_the_papers_table_6(
     teacher.on_train_start()
     values = next(teacher.dataloader_train)["data"].unique()
     assert (len(values) <= 3) == flat
-    case = teacher.dataset_class(teacher.preprocessed_dataset_folder, ["case_00"]).load_case("case_00")[0][:]
-    assert (len(torch.from_numpy(case).unique()) <= 3) == flat
+    validated: list[torch.Tensor] = []
+
+    def validate(self: Any, save_probabilities: bool) -> None:
+        case = self.dataset_class(self.preprocessed_dataset_folder, ["case_00"]).load_case("case_00")[0]
+        validated.append(torch.from_numpy(case[:]))
+
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", validate)
+    teacher.perform_actual_validation()
+    assert (len(validated[0].unique()) <= 3) == flat
 
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(
