@@ -21,8 +21,12 @@ class TestWithTrainers:
 
     def test_keeps_other_folders_and_variables(self) -> None:
         environment = {VARIABLE: os.pathsep.join(["/a", "/b c"]), "HOME": "/home"}
-        expected = os.pathsep.join(["/a", "/b c", str(trainer_folder())])
+        expected = os.pathsep.join([str(trainer_folder()), "/a", "/b c"])
         assert with_trainers(environment) == {VARIABLE: expected, "HOME": "/home"}
+
+    @pytest.mark.parametrize("folder", [trainer_folder().parent / "trainers", trainer_folder().parent.parent])
+    def test_drops_folders_from_which_trainers_cannot_be_pickled(self, folder: Path) -> None:
+        assert with_trainers({VARIABLE: str(folder)})[VARIABLE] == str(trainer_folder())
 
     def test_adds_once(self) -> None:
         once = with_trainers({VARIABLE: "/a"})
@@ -37,7 +41,7 @@ class TestWithTrainers:
         monkeypatch.setenv("SOME_VARIABLE", "kept")
         environment = with_trainers()
         assert environment["SOME_VARIABLE"] == "kept"
-        assert environment[VARIABLE].startswith("/elsewhere" + os.pathsep)
+        assert environment[VARIABLE] == os.pathsep.join([str(trainer_folder()), "/elsewhere"])
         assert os.environ[VARIABLE] == "/elsewhere"
         given = {"A": "1"}
         with_trainers(given)

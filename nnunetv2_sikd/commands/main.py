@@ -25,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_sikd",
-        description="Shape-intensity knowledge distillation for nnU-Net v2: a student that holds up on images "
-        "from a scanner it has never seen, at no cost in prediction.",
+        description="Shape-intensity knowledge distillation for nnU-Net v2: trainers for teacher and student, and "
+        "what they need.",
     )
     parser.add_argument("--version", action="version", version=f"nnunetv2-sikd {__version__}")
     common = argparse.ArgumentParser(add_help=False)

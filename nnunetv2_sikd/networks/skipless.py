@@ -67,7 +67,7 @@ class SkiplessUNet(nn.Module):
     """Encoder and skipless decoder of an nnU-Net network.
 
     With skip connections the teacher would solve its easy task in the first layers and learn neither shape
-    nor intensity in the deep ones (SIKD paper, section 3.2).
+    nor intensity in the deep ones, the SIKD paper argues.
 
     In evaluation mode, zero padding around an image is treated as background (see ``networks/padding.py``).
 

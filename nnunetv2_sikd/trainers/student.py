@@ -137,10 +137,25 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         self.print_to_log_file(f"SIKD student: {self.my_init_kwargs['sikd']}")
 
     def _check_teacher_dice(self) -> None:
-        """Segment class-averaged validation patches with the teacher; log its Dice and refuse a useless one."""
+        """Log and record the teacher's Dice per class; refuse a teacher that is blind to one of them."""
+        dice = {name: round(value, 4) for name, value in zip(self._class_names(), self._teacher_dice(), strict=True)}
+        self.print_to_log_file(f"Teacher's pseudo Dice on {self.sikd.teacher_input} validation patches: {dice}")
+        # A class of no validation patch has no Dice. A mean would hide the one class that is not seen.
+        poor = [name for name, value in dice.items() if value < self.sikd.minimum_teacher_dice]
+        self.my_init_kwargs["sikd"].update(teacher_pseudo_dice=dice, teacher_forced=bool(poor))
+        if poor and not teaching_is_forced():
+            told = ", ".join(f"{name} ({dice[name]:.3f})" for name in poor)
+            raise SIKDError(
+                f"{self.teacher.file}: the teacher's pseudo Dice on its validation patches is below "
+                f"{self.sikd.minimum_teacher_dice} for {told}, so its "
+                "student would unlearn what it cannot see: train it longer (a trainer with more epochs), or set "
+                "nnUNet_SIKD_force_teacher=1 to use it all the same"
+            )
+
+    def _teacher_dice(self) -> list[float]:
+        """Pseudo Dice of each class or region on averaged validation patches, measured by nnU-Net's validation step."""
         student, training_loss = self.network, self.loss
         outputs = []
-        # nnU-Net's own validation step measures, with the teacher in the network's place.
         self.network, self.loss = self.teacher.network, training_loss.segmentation
         try:
             with torch.no_grad():
@@ -159,20 +174,14 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
                 dist.all_reduce(total)
         tp, fp, fn = (total.cpu().double().numpy() for total in sums)
         with np.errstate(invalid="ignore"):
-            dice = 2 * tp / (2 * tp + fp + fn)
-        mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
-        self.print_to_log_file(
-            f"Teacher's pseudo Dice on {self.sikd.teacher_input} validation patches: mean {mean:.4f}, "
-            f"per class {[round(float(value), 4) for value in dice]}"
-        )
-        useless = mean < self.sikd.minimum_teacher_dice
-        self.my_init_kwargs["sikd"].update(teacher_pseudo_dice=mean, teacher_forced=useless)
-        if useless and not teaching_is_forced():
-            raise SIKDError(
-                f"{self.teacher.file}: the teacher's mean pseudo Dice on its validation patches is {mean:.3f}, below "
-                f"{self.sikd.minimum_teacher_dice}, so it would teach nothing useful: train it longer (a trainer with "
-                "more epochs), or set nnUNet_SIKD_force_teacher=1 to use it all the same"
-            )
+            return [float(value) for value in 2 * tp / (2 * tp + fp + fn)]
+
+    def _class_names(self) -> list[str]:
+        """Names of foreground classes or regions in the order of the network's outputs."""
+        labels = {
+            name: value for name, value in self.dataset_json["labels"].items() if name not in ("background", "ignore")
+        }
+        return list(labels) if self.label_manager.has_regions else sorted(labels, key=lambda name: int(labels[name]))
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's training step on the student, whose loss also sees the teacher's features."""

@@ -39,7 +39,7 @@ _CONTROLS: dict[str | None, TeacherInput] = {
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
 # Short ones that two CPU cores finish in minutes.
-_SHORT = ("10epochs_50iterations", "15epochs_100iterations", "20epochs_150iterations")
+_SHORT = ("10epochs_60iterations", "15epochs_100iterations", "20epochs_150iterations")
 
 
 def shipped_trainers() -> list[str]:
