@@ -21,9 +21,9 @@ class SIKDSettings:
             augmented patch is averaged, so the target follows its augmented appearance (the authors' way).
             *copy*: the stored copy is cut and spatially augmented with the patch and flattened again with
             the augmented label, so the target is free of intensity augmentation.
-        minimum_teacher_dice: Pseudo Dice (0 to 1) that a teacher must reach on class-averaged validation patches
-            for every class. In one synthetic training a teacher blind to one of four classes left its
-            student with a Dice of 0.01 for it, where stock nnU-Net had 0.95. Structures as small as a pixel of the bottleneck may not reach it.
+        minimum_teacher_dice: Pseudo Dice (0 to 1) that a teacher must reach on class-averaged validation
+            patches for every class. In one synthetic training a teacher blind to one of four classes left its
+            student with a Dice of 0.01 for it, where stock nnU-Net had 0.95.
     """
 
     alpha: float = 2.0
