@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from nnunetv2.model_sharing.model_export import export_pretrained_model
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
@@ -57,8 +58,8 @@ def export_students(
     if not output.parent.is_dir():
         raise SIKDError(f"{output.parent}: no such folder")
     name = find_dataset(dataset)
-    model = Path(name) / f"{trainer}__{plans}__{configuration}"
-    source = Path(os.environ["nnUNet_results"]) / model
+    source = Path(get_output_folder(name, trainer, plans, configuration))
+    model = source.relative_to(os.environ["nnUNet_results"])
     train = f"nnUNetv2_sikd train -d {dataset} -c {configuration} -p {plans} -tr {trainer} -f"
     if not source.is_dir():
         raise SIKDError(f"{source}: not there; run {train} {' '.join(map(str, folds))}")

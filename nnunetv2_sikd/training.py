@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders, stock_command, with_trainers
@@ -119,8 +119,7 @@ def _check_taught_by(student: Path, teacher: Path) -> None:
 
 def fold_folder(planned: PlannedConfiguration, trainer: str, fold: int | str) -> Path:
     """nnU-Net's results folder of one fold."""
-    model = f"{trainer}__{planned.plans.plans_name}__{planned.name}"
-    return Path(os.environ["nnUNet_results"]) / planned.plans.dataset_name / model / f"fold_{fold}"
+    return Path(get_output_folder(planned.plans.dataset_name, trainer, planned.plans.plans_name, planned.name, fold))
 
 
 def training_is_done(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
@@ -65,8 +65,8 @@ def load_teacher(trainer: Any, teacher_class: Any) -> FrozenTeacher:
     """
     name = teacher_class.__name__
     plans: PlansManager = trainer.plans_manager
-    model = Path(str(nnUNet_results)) / plans.dataset_name / f"{name}__{plans.plans_name}__{trainer.configuration_name}"
-    file = model / f"fold_{trainer.fold}" / "checkpoint_final.pth"
+    folder = get_output_folder(plans.dataset_name, name, plans.plans_name, trainer.configuration_name, trainer.fold)
+    file = Path(folder) / "checkpoint_final.pth"
     train = (
         f"nnUNetv2_train {plans.dataset_name} {trainer.configuration_name} {trainer.fold} "
         f"-tr {name} -p {plans.plans_name}"
