@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -20,15 +21,17 @@ def plot_distillation(
         alpha: Weight α of the distillation, shown in the legend.
         folder: Where to.
     """
-    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    left = figure.subplots()
-    right = left.twinx()
-    epochs = range(len(distillation))
-    left.plot(epochs, segmentation[: len(epochs)], color="tab:blue", label="segmentation loss")
-    right.plot(epochs, distillation, color="tab:orange", label=f"distillation loss (MSE, α = {alpha:g})")
-    right.set_ylim(bottom=0)
-    left.set(xlabel="epoch", ylabel="segmentation loss")
-    right.set_ylabel("distillation loss")
-    left.figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(Path(folder) / "progress_sikd.png")
+    # nnU-Net sets huge fonts for the whole process.
+    with style.context("default", after_reset=True):
+        figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+        FigureCanvasAgg(figure)
+        left = figure.subplots()
+        right = left.twinx()
+        epochs = range(len(distillation))
+        left.plot(epochs, segmentation[: len(epochs)], color="tab:blue", label="segmentation loss")
+        right.plot(epochs, distillation, color="tab:orange", label=f"distillation loss (MSE, α = {alpha:g})")
+        right.set_ylim(bottom=0)
+        left.set(xlabel="epoch", ylabel="segmentation loss")
+        right.set_ylabel("distillation loss")
+        left.figure.legend(loc="outside upper center", ncols=2, frameon=False)
+        figure.savefig(Path(folder) / "progress_sikd.png")
