@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import stock_command, with_trainers
 from tests.helpers import make_case, make_dataset_json
 
@@ -181,6 +182,12 @@ def test_stock_options_of_the_teacher(run: Run, trained: Path) -> None:
     run("nnUNetv2_train", "901", "2d", "0", "-tr", TEACHER, "-device", "cpu", "--val")
     assert (model / "fold_0" / "validation" / "summary.json").is_file()
     weights = model / "fold_0" / "checkpoint_final.pth"
+    trained_weights = weights_hash(read_checkpoint(weights)["network_weights"])
+    weights.rename(weights.with_name("checkpoint_latest.pth"))
+    run("nnUNetv2_train", "901", "2d", "0", "-tr", TEACHER, "-device", "cpu", "--c", "--npz")
+    # The student's record of its teacher stays true: nnU-Net has rewritten the file, and the weights are the same.
+    assert weights_hash(read_checkpoint(weights)["network_weights"]) == trained_weights
+    assert list((model / "fold_0" / "validation").glob("*.npz"))
     run("nnUNetv2_train", "901", "2d", "all", "-tr", TEACHER, "-device", "cpu", "-pretrained_weights", weights)
     assert (model / "fold_all" / "validation" / "summary.json").is_file()
 

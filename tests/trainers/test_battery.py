@@ -202,6 +202,7 @@ def copied(batch: dict[str, Any]) -> dict[str, Any]:
 def test_compiled_step_equals_eager(
     dataset: PreprocessedDataset, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    torch._dynamo.reset()  # each network of this battery counts as a recompilation of the same code
     eager = start_student(make_trainer, dataset)
     batch = next(eager.dataloader_train)
     initial = {name: value.clone() for name, value in eager.network.state_dict().items()}
