@@ -88,9 +88,6 @@ class TestLookUp:
 
 
 class TestRequireFolders:
-    def test_existing(self, nnunet_folders: Path) -> None:
-        require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-
     @pytest.mark.parametrize("value", [None, ""])
     def test_not_set(self, nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
         if value is None:
