@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
@@ -102,8 +102,7 @@ def _write(spec: CopySpec, num_processes: int, overwrite: bool) -> Path:
         if not overwrite and not _outdated(spec, cases) and not _orphans(spec, cases):
             print(f"Class averages: all {len(cases)} in place in {spec.target}")
             return spec.target
-        spec.target.mkdir(exist_ok=True)
-        with _only_one(spec), _scratch_folder(spec) as scratch:
+        with _only_one(spec), _target_folder(spec), _scratch_folder(spec) as scratch:
             for case in _orphans(spec, cases):
                 remove_copy(spec, case)
             todo = cases if overwrite else _outdated(spec, cases)
@@ -143,6 +142,17 @@ def _only_one(spec: CopySpec) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _target_folder(spec: CopySpec) -> Iterator[None]:
+    """The folder of the copies, gone again if nothing came into it. Only while the lock is held."""
+    spec.target.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            spec.target.rmdir()  # refuses where there are copies
 
 
 @contextmanager

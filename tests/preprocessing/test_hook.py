@@ -274,6 +274,7 @@ class TestErrors:
         for _ in range(2):
             with pytest.raises(SIKDError, match=f"{dataset_2d.source}: no case has any foreground"):
                 write(dataset_2d)
+            assert not dataset_2d.copies.exists()
 
     def test_a_case_without_foreground_is_told(
         self, dataset_2d: PreprocessedDataset, capsys: pytest.CaptureFixture[str]
