@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import pad
 
 from nnunetv2_sikd.networks.padding import pad_with_background
+from nnunetv2_sikd.networks.skipless import SkiplessUNet
+from tests.helpers import make_network
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -43,3 +45,14 @@ def test_zero_inside_the_image_stays() -> None:
     filled = pad_with_background(padded)
     assert torch.equal(filled[..., 1:-1, 1:-1], image)
     assert (filled[..., 0, :] == 1).all()
+
+
+def test_the_teachers_network_pads_in_evaluation_and_only_there() -> None:
+    network = SkiplessUNet(make_network(2, deep_supervision=False))
+    image = torch.full((1, 1, 24, 24), -0.5)
+    image[..., 8:16, 8:16] = 1.0
+    with_zeros, with_background = pad(image, (4, 4, 4, 4)), pad(image, (4, 4, 4, 4), value=-0.5)
+    network.eval()
+    assert torch.equal(network(with_zeros), network(with_background))
+    network.train()
+    assert not torch.equal(network(with_zeros), network(with_background))
