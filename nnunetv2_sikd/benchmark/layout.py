@@ -1,0 +1,92 @@
+"""Where a benchmark's files are: nnU-Net's own folders, and the output folder of the benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+from nnunetv2_sikd.benchmark.specification import Specification, TestSet, Training
+from nnunetv2_sikd.environment import require_folders
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.preprocessing.planned import find_dataset
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of a benchmark's inputs and outputs.
+
+    Attributes:
+        specification: The benchmark.
+        output: Its output folder.
+    """
+
+    specification: Specification
+    output: Path
+
+    def __post_init__(self) -> None:
+        require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+    @property
+    def source(self) -> str:
+        """Full name of the data set that is trained on."""
+        return find_dataset(self.specification.source.dataset)
+
+    def raw(self, dataset: str | int) -> Path:
+        """A data set's folder in ``nnUNet_raw``.
+
+        Raises:
+            SIKDError: It is not there.
+        """
+        folder = Path(os.environ["nnUNet_raw"]) / find_dataset(dataset)
+        if not folder.is_dir():
+            raise SIKDError(f"{folder}: not there; a benchmark needs the raw data set")
+        return folder
+
+    def dataset_json(self, dataset: str | int) -> dict[str, Any]:
+        """Content of a raw data set's ``dataset.json``.
+
+        Raises:
+            SIKDError: It is missing or damaged.
+        """
+        file = self.raw(dataset) / "dataset.json"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SIKDError(f"{file}: cannot be read ({error}); nnU-Net needs it") from error
+        if not isinstance(content, dict):
+            raise SIKDError(f"{file}: must hold a JSON object")
+        return content
+
+    def preprocessed(self) -> Path:
+        """The source's folder in ``nnUNet_preprocessed``."""
+        return Path(os.environ["nnUNet_preprocessed"]) / self.source
+
+    def fold(self, trainer: str, fold: int) -> Path:
+        """nnU-Net's results folder of one training."""
+        source = self.specification.source
+        return Path(get_output_folder(self.source, trainer, source.plans, source.configuration, fold))
+
+    def images(self, test: TestSet) -> Path:
+        """Folder of a test set's images (``<case>_0000<ending>``)."""
+        return self.raw(test.dataset) / test.images
+
+    def references(self, test: TestSet) -> Path:
+        """Folder of a test set's reference labels (``<case><ending>``)."""
+        return self.raw(test.dataset) / test.references
+
+    def predictions(self, test: TestSet, training: Training) -> Path:
+        """Folder of the predictions for a test set."""
+        return self.output / "predictions" / test.key / training.key
+
+    def evaluation(self, test: TestSet, training: Training) -> Path:
+        """Folder of ``metrics.csv`` and ``summary.json``."""
+        return self.output / "evaluation" / test.key / training.key
+
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.output / "report"

@@ -1,0 +1,328 @@
+"""A benchmark file: what is trained, on what, and what it is tested on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nnunetv2_sikd.errors import SIKDError
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DerivedConfiguration(_Part):
+    """A configuration made from a planned one, where the plans do not have it yet.
+
+    Attributes:
+        base: Name of the planned configuration (``from`` in the file).
+        spacing: Voxel spacing in mm, in the plans' order of axes; None for the base's.
+        patch_size: In voxels; None for the base's.
+        batch_size: None for the base's.
+        features_per_stage: Number of features of each stage; None for the base's. Fewer make a shallower network.
+    """
+
+    base: str = Field(alias="from")
+    spacing: list[float] | None = None
+    patch_size: list[int] | None = None
+    batch_size: int | None = None
+    features_per_stage: list[int] | None = None
+
+
+class Source(_Part):
+    """The data set that everything is trained on.
+
+    Attributes:
+        dataset: Name or id.
+        configuration: nnU-Net's configuration.
+        plans: Plans identifier.
+        derive: How to make the configuration if the plans lack it.
+    """
+
+    dataset: str | int
+    configuration: str = "2d"
+    plans: str = "nnUNetPlans"
+    derive: DerivedConfiguration | None = None
+
+
+class TestSet(_Part):
+    """Cases that no training has seen.
+
+    Attributes:
+        key: Short name, for folders and tables.
+        dataset: Name or id; the source's own for its test cases.
+        title: For people; the key if empty.
+        images: Folder in the raw data set.
+        references: Folder of the reference labels in the raw data set.
+        labels: Names of structures in the source, each with its name in this data set, where they differ.
+        patient: Regular expression that finds the patient in a case's name (its first group, or all of it);
+            None if each case is another patient.
+        slices: Whether the files are stacks of slices that form no volume, so that surfaces are compared slice
+            by slice.
+    """
+
+    key: str
+    dataset: str | int
+    title: str = ""
+    images: str = "imagesTs"
+    references: str = "labelsTs"
+    labels: dict[str, str] = {}
+    patient: str | None = None
+    slices: bool = False
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: str) -> str:
+        return _checked_key(key)
+
+    @field_validator("patient")
+    @classmethod
+    def _check_patient(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+        return pattern
+
+    def patient_of(self, case: str) -> str:
+        """The patient of a case.
+
+        Raises:
+            SIKDError: The pattern does not find one.
+        """
+        if self.patient is None:
+            return case
+        match = re.search(self.patient, case)
+        if match is None:
+            raise SIKDError(f"test set {self.key}: patient {self.patient!r} does not match the case {case}: mend it")
+        return match.group(1) if match.re.groups else match.group()
+
+
+class Schedule(_Part):
+    """Length of every training.
+
+    Attributes:
+        epochs: Number of epochs.
+        iterations: Training steps per epoch; None for nnU-Net's 250.
+    """
+
+    epochs: int = Field(gt=0)
+    iterations: int | None = Field(default=None, gt=0)
+
+
+class Arm(_Part):
+    """One way to train.
+
+    Attributes:
+        trainer: Trainer's name without seed and schedule.
+        title: For people.
+        epochs: Where they differ from the schedule's (equal compute).
+    """
+
+    trainer: str
+    title: str = ""
+    epochs: int | None = Field(default=None, gt=0)
+
+    @field_validator("trainer")
+    @classmethod
+    def _check_trainer(cls, name: str) -> str:
+        if re.search(r"_seed\d+|_\d+epochs", name):
+            raise ValueError(f"{name!r}: leave seed and schedule out, 'seeds' and 'schedule' add them")
+        return name
+
+
+def _arm(value: Any) -> Any:
+    return {"trainer": value} if isinstance(value, str) else value
+
+
+class Training(_Part):
+    """One training of one arm.
+
+    Attributes:
+        arm: Key of the arm.
+        trainer: Full name of the trainer.
+        seed: None if not seeded.
+        fold: nnU-Net's fold.
+    """
+
+    arm: str
+    trainer: str
+    seed: int | None
+    fold: int
+
+    @property
+    def key(self) -> str:
+        """Name for folders and steps, such as ``stock_seed0_fold0``."""
+        return f"{self.arm}{'' if self.seed is None else f'_seed{self.seed}'}_fold{self.fold}"
+
+
+class Specification(_Part):
+    """A whole benchmark.
+
+    Attributes:
+        title: For people.
+        source: What is trained on.
+        tests: What is tested on: the source's own test cases and data sets never seen.
+        arms: Ways to train, by key.
+        baseline: Key of the arm that the others are compared with.
+        schedule: Length of every training; None for the trainers' own.
+        folds: nnU-Net's folds.
+        seeds: Seeds of the trainings; empty for one training each without a seed.
+        surface_tolerance: Tolerance of the surface Dice in mm (pixels where there is no spacing).
+        non_inferiority_margin: Loss of Dice on the source's own test cases that is still called no loss.
+    """
+
+    title: str
+    source: Source
+    tests: list[TestSet] = Field(min_length=1)
+    arms: dict[str, Annotated[Arm, BeforeValidator(_arm)]] = Field(min_length=1)
+    baseline: str = "stock"
+    schedule: Schedule | None = None
+    folds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[int] = []
+    surface_tolerance: float = Field(default=2.0, gt=0)
+    non_inferiority_margin: float = Field(default=0.02, gt=0, lt=1)
+
+    @field_validator("arms")
+    @classmethod
+    def _check_arms(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
+        for key in arms:
+            _checked_key(key)
+        return arms
+
+    @field_validator("folds", "seeds")
+    @classmethod
+    def _check_numbers(cls, numbers: list[int]) -> list[int]:
+        if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
+            raise ValueError(f"{numbers} must be different whole numbers from 0")
+        return numbers
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Specification:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline {self.baseline!r} is none of the arms ({', '.join(self.arms)})")
+        keys = [test.key for test in self.tests]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"tests: two have the same key ({', '.join(keys)})")
+        trainings = [(training.trainer, training.seed, training.fold) for training in self.trainings()]
+        if len(set(trainings)) < len(trainings):
+            raise ValueError("arms: two of them are the same trainer and schedule")
+        return self
+
+    def trainer_name(self, arm: Arm, seed: int | None) -> str:
+        """Full name of an arm's trainer, as the trainers' grammar has it."""
+        name = arm.trainer if seed is None else f"{arm.trainer}_seed{seed}"
+        epochs = arm.epochs or (self.schedule.epochs if self.schedule else None)
+        if epochs is None:
+            return name
+        iterations = self.schedule.iterations if self.schedule else None
+        return f"{name}_{epochs}epochs" + (f"_{iterations}iterations" if iterations else "")
+
+    def trainings(self) -> Iterator[Training]:
+        """All trainings: for each fold and seed, each arm."""
+        seeds: list[int | None] = [*self.seeds] or [None]
+        for fold in self.folds:
+            for seed in seeds:
+                for key, arm in self.arms.items():
+                    yield Training(arm=key, trainer=self.trainer_name(arm, seed), seed=seed, fold=fold)
+
+    def is_source(self, test: TestSet) -> bool:
+        """Whether a test set is the training data set's own."""
+        return _dataset_key(test.dataset) == _dataset_key(self.source.dataset)
+
+    def arm_title(self, key: str) -> str:
+        """An arm's name for people."""
+        return self.arms[key].title or key
+
+    def select(
+        self, arms: list[str] | None = None, folds: list[int] | None = None, seeds: list[int] | None = None
+    ) -> Specification:
+        """The same benchmark with some of its arms, folds or seeds; the baseline stays.
+
+        Raises:
+            SIKDError: No such arm.
+        """
+        chosen = list(self.arms) if arms is None else arms
+        unknown = [key for key in chosen if key not in self.arms]
+        if unknown:
+            raise SIKDError(f"--arms {' '.join(unknown)}: not in this benchmark; it has {', '.join(self.arms)}")
+        changed = {
+            "arms": {key: arm for key, arm in self.arms.items() if key in chosen or key == self.baseline},
+            **({} if folds is None else {"folds": folds}),
+            **({} if seeds is None else {"seeds": seeds}),
+        }
+        return self.model_copy(update=changed)
+
+
+def shipped_benchmarks() -> dict[str, Path]:
+    """The benchmark files that come with this package, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "files").glob("*.yaml"))}
+
+
+def load_specification(file: Path | str) -> Specification:
+    """Read and check a benchmark file.
+
+    Args:
+        file: A YAML file, or the name of a shipped one.
+
+    Raises:
+        SIKDError: It is not there, cannot be read, or says something that is not understood.
+    """
+    path = shipped_benchmarks().get(str(file), Path(file))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        shipped = ", ".join(shipped_benchmarks())
+        raise SIKDError(f"{file}: no benchmark file ({error.strerror}); shipped ones: {shipped}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SIKDError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise SIKDError(f"{path}: must hold keys and values, such as 'title: ...'; docs/benchmark.md shows one")
+    try:
+        return Specification.model_validate(content)
+    except ValidationError as error:
+        raise SIKDError(f"{path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    # A misspelt key shows as a missing and an unknown one: the unknown one says what to mend.
+    problem = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: is missing"
+    told = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {told}" if where else told
+
+
+def _known_keys(where: tuple[int | str, ...]) -> list[str]:
+    parts: dict[str, type[_Part]] = {"source": Source, "tests": TestSet, "arms": Arm, "schedule": Schedule}
+    part = Specification if not where else parts.get(str(where[0]), Specification)
+    part = DerivedConfiguration if where[-1:] == ("derive",) else part
+    return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def _checked_key(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"key {key!r}: use letters, digits and hyphens only, it names folders")
+    return key
+
+
+def _dataset_key(dataset: str | int) -> str:
+    text = str(dataset)
+    match = re.match(r"Dataset(\d{3})_", text)
+    return str(int(match.group(1))) if match else str(int(text)) if text.isdigit() else text
