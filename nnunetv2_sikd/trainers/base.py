@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from hashlib import sha256
 from inspect import signature
 from typing import Any, ClassVar
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
+from nnunetv2_sikd.trainers.cost import CostRecord
 from nnunetv2_sikd.trainers.settings import SIKDSettings
 
 
-class nnUNetTrainer_SIKDBase(nnUNetTrainer):
-    """nnU-Net's trainer with SIKD's settings and checkpoints that are never half-written."""
+class nnUNetTrainer_SIKDBase(CostRecord, WholeCheckpoints):
+    """nnU-Net's trainer with SIKD's settings."""
 
     sikd: ClassVar[SIKDSettings] = SIKDSettings()
 
@@ -69,19 +68,6 @@ class nnUNetTrainer_SIKDBase(nnUNetTrainer):
                 f"({'; '.join(changed)}): restore them, or start anew without --c"
             )
         self.my_init_kwargs["sikd"] = {**earlier, **record}
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Write the checkpoint beside its place, then move it there: a kill never leaves half a file."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)
-            return
-        partial = f"{filename}.tmp"  # one name, so that a kill leaves at most one
-        try:
-            super().save_checkpoint(partial)
-            os.replace(partial, filename)
-        finally:
-            if os.path.exists(partial):
-                os.remove(partial)
 
 
 def transform_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

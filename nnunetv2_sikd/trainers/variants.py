@@ -2,12 +2,15 @@
 
 nnU-Net keeps a trainer's name and nothing else, so the name holds every setting::
 
-    nnUNetTrainer_SIKDStudent [_alpha1] [_copyView] [_teacherOnImages | _teacherOnLabelMaps] [schedule]
-    nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [schedule]
-    nnUNetTrainer [schedule]
+    nnUNetTrainer_SIKDStudent [_alpha1] [_copyView | _teacherOnImages | _teacherOnLabelMaps] [_DA5] [seed] [schedule]
+    nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_DA5] [seed] [schedule]
+    nnUNetTrainer [seed] [schedule]
+    nnUNetTrainerDA5 [seed] [schedule]
+    seed: _seed0
     schedule: _20epochs or _20epochs_150iterations
 
-in this order. A decimal point is written ``p``: ``_alpha0p5``. A student's teacher has the student's schedule.
+in this order. A decimal point is written ``p``: ``_alpha0p5``. A student's teacher has the student's
+augmentation, seed and schedule; nnU-Net's own trainers have a seed or schedule (bare, they are its own).
 ``getattr`` on this module makes the class, once; that is how nnU-Net's look-up finds any of them.
 """
 
@@ -19,17 +22,23 @@ from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
+from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
+from nnunetv2_sikd.trainers.cost import CostRecord
+from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings, TeacherInput
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 
+_DA5 = "(?P<da5>_DA5)?"
+_SEED = r"(?:_seed(?P<seed>0|[1-9]\d*))?"
 _SCHEDULE = r"(?:_(?P<epochs>[1-9]\d*)epochs(?:_(?P<iterations>[1-9]\d*)iterations)?)?"
-_STOCK = re.compile("nnUNetTrainer" + _SCHEDULE)
-_TEACHER = re.compile(r"nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _SCHEDULE)
+_STOCK = re.compile("nnUNetTrainer(?P<da5>DA5)?" + _SEED + _SCHEDULE)
+_TEACHER = re.compile(r"nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _DA5 + _SEED + _SCHEDULE)
 _STUDENT = re.compile(
     r"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>\d+(?:p\d+)?))?"
-    r"(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?" + _SCHEDULE
+    r"(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?" + _DA5 + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
     None: "class_average",
@@ -56,6 +65,12 @@ def shipped_trainers() -> list[str]:
         *(f"{trainer}_{schedule}" for schedule in schedules for trainer in (teacher, student)),
         # nnU-Net itself has the stock trainer for whole-epoch schedules.
         *(f"nnUNetTrainer_{schedule}" for schedule in _SHORT),
+        *(f"{trainer}_DA5" for trainer in (teacher, student)),
+        *(
+            f"{trainer}_seed0{schedule}"
+            for schedule in ("", f"_{_SHORT[1]}")
+            for trainer in (teacher, student, "nnUNetTrainer", f"{teacher}_DA5", f"{student}_DA5", "nnUNetTrainerDA5")
+        ),
     ]
 
 
@@ -90,7 +105,9 @@ def __getattr__(name: str) -> Any:
 
 def _stock(name: str) -> type[nnUNetTrainer] | None:
     match = _STOCK.fullmatch(name)
-    return _subclass(name, nnUNetTrainer, match, {}) if match and match["epochs"] else None
+    if match is None or not (match["seed"] or match["epochs"]):
+        return None
+    return _subclass(name, (CostRecord, WholeCheckpoints), match, {})
 
 
 def _teacher(name: str) -> type[nnUNetTrainer] | None:
@@ -98,7 +115,7 @@ def _teacher(name: str) -> type[nnUNetTrainer] | None:
     if match is None:
         return None
     settings = SIKDSettings(teacher_input=_CONTROLS[match["control"]])
-    return _subclass(name, nnUNetTrainer_SIKDTeacher, match, {"sikd": settings})
+    return _subclass(name, (nnUNetTrainer_SIKDTeacher,), match, {"sikd": settings})
 
 
 def _student(name: str) -> type[nnUNetTrainer] | None:
@@ -113,19 +130,26 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
     teacher = (
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")
+        + (match["da5"] or "")
+        + (f"_seed{match['seed']}" if match["seed"] else "")
         + (f"_{match['epochs']}epochs" if match["epochs"] else "")
         + (f"_{match['iterations']}iterations" if match["iterations"] else "")
     )
     teacher_class = getattr(sys.modules[__name__], teacher)
-    return _subclass(name, nnUNetTrainer_SIKDStudent, match, {"sikd": settings, "teacher_class": teacher_class})
+    return _subclass(name, (nnUNetTrainer_SIKDStudent,), match, {"sikd": settings, "teacher_class": teacher_class})
 
 
 def _subclass(
-    name: str, base: type[nnUNetTrainer], match: re.Match[str], attributes: dict[str, Any]
+    name: str, bases: tuple[type[nnUNetTrainer], ...], match: re.Match[str], attributes: dict[str, Any]
 ) -> type[nnUNetTrainer]:
     """A subclass that lives in this module, where pickle and nnU-Net find it by name."""
-    attributes = {"__module__": __name__, "__doc__": f"{base.__name__} as its name says.", **attributes}
-    if not match["epochs"]:
-        return type(name, (base,), attributes)
-    schedule = Schedule(int(match["epochs"]), int(match["iterations"] or Schedule.iterations))
-    return type(name, (_Scheduled, base), {**attributes, "schedule": schedule})
+    attributes = {"__module__": __name__, "__doc__": "A trainer as its name says.", **attributes}
+    if match["da5"]:
+        bases = (*bases, nnUNetTrainerDA5)
+    if match["seed"]:
+        bases = (Seeded, *bases)
+        attributes["seed"] = int(match["seed"])
+    if match["epochs"]:
+        bases = (_Scheduled, *bases)
+        attributes["schedule"] = Schedule(int(match["epochs"]), int(match["iterations"] or Schedule.iterations))
+    return type(name, bases, attributes)

@@ -1,0 +1,24 @@
+"""Checkpoints that are never half-written."""
+
+from __future__ import annotations
+
+import os
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class WholeCheckpoints(nnUNetTrainer):
+    """nnU-Net's trainer; a kill while it saves leaves the earlier checkpoint."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write the checkpoint beside its place, then move it there."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        partial = f"{filename}.tmp"  # one name, so that a kill leaves at most one
+        try:
+            super().save_checkpoint(partial)
+            os.replace(partial, filename)
+        finally:
+            if os.path.exists(partial):
+                os.remove(partial)
