@@ -1,68 +1,81 @@
-"""Teacher and student, trained one after the other with nnU-Net's own command."""
+"""Trainings with nnU-Net's own command, each after what it needs: copies for a teacher, a teacher for a student."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
-from nnunetv2_sikd.environment import require_folders, stock_command, with_trainers
+from nnunetv2_sikd.environment import require_folders, with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.hook import copy_spec, write_class_averages
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.processes import run
 from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 
 
-def train_student(
+def train(
     dataset: str | int,
     configuration: str = "2d",
     plans: str = "nnUNetPlans",
     *,
     fold: int | str,
-    student: str = "nnUNetTrainer_SIKDStudent",
+    trainer: str = "nnUNetTrainer_SIKDStudent",
     device: str = "cuda",
     num_gpus: int = 1,
     num_processes: int | None = None,
     npz: bool = False,
 ) -> None:
-    """Make the copies, train the teacher, train the student; skip what is done, continue what was cut.
+    """Train with any trainer, and before it whatever it needs; skip what is done, continue what was cut.
+
+    A student gets class-averaged copies and its teacher, a teacher its copies, stock trainers nothing.
 
     Args:
         dataset: Data set name or id.
         configuration: Configuration name.
         plans: Plans identifier.
         fold: Number of the fold, or ``all``.
-        student: Name of the student's trainer.
+        trainer: Name of the trainer.
         device: ``cuda``, ``cpu`` or ``mps``.
         num_gpus: GPUs per training.
         num_processes: Processes that make copies; None for nnU-Net's number.
-        npz: Save the student's softmax outputs of its final validation.
+        npz: Save the softmax outputs of the final validation (not of a student's teacher).
 
     Raises:
-        SIKDError: No such data set, configuration or student, or a step failed.
+        SIKDError: No such data set, configuration or trainer, or a step failed.
     """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
-    trainer = getattr(variants, student, None)
-    if not (isinstance(trainer, type) and issubclass(trainer, nnUNetTrainer_SIKDStudent)):
-        raise SIKDError(f"-tr {student}: no student's trainer of this package; nnUNetv2_sikd doctor lists them")
+    names, needs_copies = _trainers(trainer)
     planned = PlannedConfiguration.load(dataset, configuration, plans)
-    if planned.configuration.previous_stage_name is not None:
+    if len(names) > 1 and planned.configuration.previous_stage_name is not None:
         raise SIKDError(f"-c {configuration}: SIKD does not train cascades; choose 2d, 3d_lowres or 3d_fullres")
-    if trainer.sikd.teacher_input == "class_average":
+    if needs_copies:
         write_class_averages(dataset, configuration, plans, num_processes=num_processes or default_num_processes)
     else:
-        copy_spec(planned)  # the controls need no copies, but preprocessed cases all the same
-    for name in (trainer.teacher_class.__name__, student):
-        is_student = name == student
+        copy_spec(planned)  # no copies, but preprocessed cases all the same
+    for name in names:
         options = ["-device", device, *(["-num_gpus", str(num_gpus)] if num_gpus > 1 else [])]
-        options += ["--npz"] if npz and is_student else []
+        options += ["--npz"] if npz and name == trainer else []
         train_stock(planned, name, fold, options)
-    _check_taught_by(fold_folder(planned, student, fold), fold_folder(planned, trainer.teacher_class.__name__, fold))
+    if len(names) > 1:
+        teacher, student = (fold_folder(planned, name, fold) for name in names)
+        _check_taught_by(student, teacher)
+
+
+def _trainers(name: str) -> tuple[list[str], bool]:
+    """The trainers to run for one, in order, and whether they need copies."""
+    known = getattr(variants, name, None)
+    if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDStudent):
+        return [known.teacher_class.__name__, name], known.sikd.teacher_input == "class_average"
+    if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDBase):
+        return [name], known.sikd.teacher_input == "class_average"
+    if known is None and "SIKD" in name:
+        raise SIKDError(f"-tr {name}: no trainer of this package; nnUNetv2_sikd doctor lists them")
+    return [name], False
 
 
 def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, options: list[str]) -> None:
@@ -96,8 +109,7 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         planned.plans.plans_name,
     ]
     command += options
-    print(f"\n$ nnUNetv2_train {shlex.join(command)}", flush=True)
-    status = subprocess.run([stock_command("nnUNetv2_train"), *command], env=with_trainers(), check=False).returncode
+    status = run(["nnUNetv2_train", *command], with_trainers())
     if status != 0:
         raise SIKDError(
             f"{folder}: training with {trainer} failed (exit status {status}, see above); run the same command again "

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_sikd.benchmark.specification import Specification, TestSet, Training
+from nnunetv2_sikd.benchmark.specification import Specification, TestSet, Training, load_specification
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.planned import find_dataset
@@ -27,6 +27,31 @@ class Layout:
 
     specification: Specification
     output: Path
+
+    @classmethod
+    def of(
+        cls,
+        benchmark: str | Path,
+        output: Path | None = None,
+        *,
+        arms: list[str] | None = None,
+        folds: list[int] | None = None,
+        seeds: list[int] | None = None,
+    ) -> Layout:
+        """Layout of a benchmark file or a part of it.
+
+        Args:
+            benchmark: A YAML file, or the name of a shipped one.
+            output: Its output folder; None for one named like the file, in the current folder.
+            arms: Only these, and the baseline.
+            folds: Instead of the file's.
+            seeds: Instead of the file's.
+
+        Raises:
+            SIKDError: The file is not as it should be, or nnU-Net's folders are not set.
+        """
+        specification = load_specification(benchmark).select(arms, folds, seeds)
+        return cls(specification, (output or Path(Path(benchmark).stem)).resolve())
 
     def __post_init__(self) -> None:
         require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -86,6 +111,10 @@ class Layout:
     def evaluation(self, test: TestSet, training: Training) -> Path:
         """Folder of ``metrics.csv`` and ``summary.json``."""
         return self.output / "evaluation" / test.key / training.key
+
+    def record(self, step: str) -> Path:
+        """What is kept of a finished step."""
+        return self.output / "steps" / f"{step}.json"
 
     def report(self) -> Path:
         """Folder of the report."""

@@ -8,15 +8,30 @@ import traceback
 from collections.abc import Sequence
 
 from nnunetv2_sikd import __version__
-from nnunetv2_sikd.commands import average, demo, doctor, export, preprocess, train
+from nnunetv2_sikd.commands import (
+    average,
+    benchmark,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    preprocess,
+    train,
+)
 from nnunetv2_sikd.errors import SIKDError
 
 _COMMANDS = {
     "doctor": doctor,
+    "prepare": prepare,
     "preprocess": preprocess,
     "train": train,
+    "predict": predict,
+    "benchmark": benchmark,
     "export": export,
     "average": average,
+    "evaluate": evaluate,
     "demo": demo,
 }
 

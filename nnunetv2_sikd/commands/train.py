@@ -1,6 +1,7 @@
 """Train teacher and student in one command: copies, teacher, student.
 
-Each step runs nnU-Net's own command, is skipped when done and continued when it was interrupted.
+Each step runs nnU-Net's own command, is skipped when done and continued when it was interrupted. Any other trainer
+can be named too: it is trained in the same way.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-tr",
         default="nnUNetTrainer_SIKDStudent",
         metavar="TRAINER",
-        help="student's trainer; its teacher's follows from it (default: %(default)s)",
+        help="trainer; a student's teacher follows from it (default: %(default)s)",
     )
     add_device(parser)
     add_processes(parser)
     parser.add_argument("-num_gpus", type=positive, default=1, metavar="N", help="GPUs per training (default: 1)")
-    parser.add_argument("--npz", action="store_true", help="save the student's softmax outputs of the final validation")
+    parser.add_argument("--npz", action="store_true", help="save the softmax outputs of the final validation")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train all folds one after the other."""
-    from nnunetv2_sikd.training import train_student
+    from nnunetv2_sikd.training import train
 
     for each in args.f:
-        train_student(
+        train(
             args.d,
             args.c,
             args.p,
             fold=each,
-            student=args.tr,
+            trainer=args.tr,
             device=args.device,
             num_gpus=args.num_gpus,
             num_processes=args.np,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import re
 from pathlib import Path
 
 from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, SOURCE, TARGET
-from nnunetv2_sikd.demo.steps import Step
+from nnunetv2_sikd.steps import Step, cases_predicted, epochs_done
 
 EPOCHS, ITERATIONS = 10, 60
 CONFIGURATION = "2d_small"
@@ -61,24 +58,12 @@ def add_small_configuration(folder: Path) -> Path:
         The plans file.
     """
     file = folder / "nnUNet_preprocessed" / SOURCE / f"{_PLANS}.json"
-    plans = json.loads(file.read_text(encoding="utf-8"))
-    if CONFIGURATION in plans["configurations"]:
-        return file
-    architecture = copy.deepcopy(plans["configurations"]["2d"]["architecture"])
-    network = architecture["arch_kwargs"]
-    stages = len(_FEATURES)
-    network.update(n_stages=stages, features_per_stage=_FEATURES)
-    network.update({key: network[key][:stages] for key in ("kernel_sizes", "strides", "n_conv_per_stage")})
-    network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]
-    plans["configurations"][CONFIGURATION] = {
-        "inherits_from": "2d",
-        "batch_size": _BATCH_SIZE,
-        "patch_size": _PATCH_SIZE,
-        "architecture": architecture,
-    }
-    partial = file.with_suffix(".tmp")
-    partial.write_text(json.dumps(plans, indent=4) + "\n", encoding="utf-8")
-    partial.replace(file)
+    # Imported here: nnU-Net takes seconds.
+    from nnunetv2_sikd.preprocessing.prepare import derive_configuration
+
+    derive_configuration(
+        file, CONFIGURATION, "2d", patch_size=_PATCH_SIZE, batch_size=_BATCH_SIZE, features_per_stage=_FEATURES
+    )
     return file
 
 
@@ -107,13 +92,8 @@ def _training_step(folder: Path, role: str, title: str, device: str) -> Step:
         is_done=(fold / "validation" / "summary.json").is_file,
         total=EPOCHS,
         unit="epochs, then validation",
-        progress=_epochs_done,
+        progress=epochs_done,
     )
-
-
-def _epochs_done(log: str) -> int:
-    # A continued training starts at a later epoch, and nnU-Net counts from 0.
-    return EPOCHS if "Training done" in log else max(map(int, re.findall(r"Epoch (\d+)", log)), default=0)
 
 
 def prediction_steps(folder: Path, device: str) -> list[Step]:
@@ -140,5 +120,5 @@ def _prediction_step(folder: Path, model: str, domain: str, device: str) -> Step
         is_done=lambda: len(list(output.glob("*.nii.gz"))) == NUM_TEST,
         total=NUM_TEST,
         unit="cases",
-        progress=lambda log: log.count("\ndone with "),
+        progress=cases_predicted,
     )

@@ -22,9 +22,9 @@ from nnunetv2_sikd.demo.chain import (
     training_steps,
 )
 from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, write_datasets
-from nnunetv2_sikd.demo.steps import run_step
 from nnunetv2_sikd.environment import FOLDER_VARIABLES, TRAINER_VARIABLE, with_trainers
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.steps import run_step
 
 _MARKER = "nnunetv2_sikd_demo.txt"
 _MARK = f"Made by nnUNetv2_sikd demo {__version__}. Everything here can be deleted.\n"

@@ -1,11 +1,10 @@
-"""Run the demonstration's commands one after the other: shown, logged, timed, skipped when done."""
+"""Run commands one after the other: shown, logged, timed, skipped when done."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +13,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunetv2_sikd.environment import stock_command
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.processes import end, start
 
 _POLL_SECONDS = 0.5
-_GRACE_SECONDS = 20
 _ERROR_LINE = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of nnU-Net.
+    """One command of nnU-Net or of this package.
 
     Attributes:
         name: Short, for the log file's name.
@@ -46,13 +44,13 @@ class Step:
 
 
 def run_step(step: Step, number: int, count: int, folder: Path, environment: Mapping[str, str]) -> None:
-    """Run a step unless its result is there.
+    """Show a step and run it in a folder, unless its result is there; its log goes to ``logs`` in there.
 
     Args:
         step: What to run.
         number: Its place among the steps, from 1.
         count: How many steps there are.
-        folder: Where the command runs; its output goes to ``logs`` in there.
+        folder: Where the command runs.
         environment: The command's environment variables.
 
     Raises:
@@ -62,28 +60,45 @@ def run_step(step: Step, number: int, count: int, folder: Path, environment: Map
     if step.is_done():
         print("  done before, skipped")
         return
+    execute(step, folder / "logs" / f"{number:02d}_{step.name}.log", environment, folder)
+
+
+def execute(step: Step, log: Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
+    """Run a step's command with a progress bar.
+
+    Args:
+        step: What to run.
+        log: Where its output goes; appended to, since what an interrupted run wrote is worth keeping.
+        environment: The command's environment variables.
+        folder: Where it runs; None for here.
+
+    Raises:
+        SIKDError: The command failed, or ended without its result.
+    """
     print(f"  $ {shlex.join(step.command)}", flush=True)
-    log = folder / "logs" / f"{number:02d}_{step.name}.log"
-    # Appended to: what an interrupted run wrote is worth keeping.
+    log.parent.mkdir(exist_ok=True)
     with log.open("ab") as output:
         begin = output.tell()
-        process = subprocess.Popen(
-            [stock_command(step.command[0]), *step.command[1:]],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        process = start(step.command, environment, folder=folder, output=output)
         try:
             code = _wait(process, step, log, begin)
         finally:
-            _end(process)
+            end(process)
     if code != 0 or not step.is_done():
         raise SIKDError(
             f"{log}: {step.command[0]} failed: {_last_meaningful_line(log, begin)}; once that is mended, "
             "run the same command again: what is done is kept"
         )
+
+
+def epochs_done(log: str) -> int:
+    """Number of epochs that nnU-Net has finished, from what it printed; it counts from 0, also when continued."""
+    return max(map(int, re.findall(r"Epoch (\d+)", log)), default=0) + ("Training done" in log)
+
+
+def cases_predicted(log: str) -> int:
+    """Number of cases that nnU-Net has predicted, from what it printed."""
+    return log.count("\ndone with ")
 
 
 def _wait(process: subprocess.Popen[bytes], step: Step, log: Path, begin: int) -> int:
@@ -105,21 +120,6 @@ def _wait(process: subprocess.Popen[bytes], step: Step, log: Path, begin: int) -
                 return code
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command that still runs, as Ctrl-C does: a terminated nnU-Net leaves its workers behind."""
-    if process.poll() is not None:
-        return
-    if os.name == "nt":
-        process.terminate()
-    else:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _read(log: Path, begin: int) -> str:
     with log.open("rb") as file:
         file.seek(begin, os.SEEK_SET)
@@ -130,5 +130,5 @@ def _last_meaningful_line(log: Path, begin: int) -> str:
     """The last error of this package, else the last error, else the last line of what a command wrote."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", _read(log, begin)) if line.strip()]
     errors = [line for line in lines if _ERROR_LINE.match(line)]
-    ours = [line.split(": ", 1)[-1] for line in errors if SIKDError.__name__ in line]
+    ours = [line.split(": ", 1)[-1] for line in errors if SIKDError.__name__ in line or line.startswith("Error: ")]
     return (ours or errors or lines or ["it wrote nothing"])[-1]

@@ -1,0 +1,113 @@
+"""Run a benchmark's steps here, one after the other; done ones are skipped, cut ones continued."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_sikd.benchmark.layout import Layout
+from nnunetv2_sikd.benchmark.plan import BenchmarkStep, needed_steps
+from nnunetv2_sikd.environment import with_trainers
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.steps import Step, cases_predicted, epochs_done, execute
+
+
+def run_benchmark(steps: Sequence[BenchmarkStep], layout: Layout) -> None:
+    """Run all steps that are not done.
+
+    Args:
+        steps: All steps, in order.
+        layout: Where things are.
+
+    Raises:
+        SIKDError: A step failed, or the output folder cannot be written.
+    """
+    for step in steps:
+        run_one(step, steps, layout)
+
+
+def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> None:
+    """Run one step unless it is done, and keep a record of it.
+
+    Args:
+        step: The step.
+        steps: All steps.
+        layout: Where things are.
+
+    Raises:
+        SIKDError: It failed, a step that it needs is not done, or the output folder cannot be written.
+    """
+    print(f"\n[{list(steps).index(step) + 1}/{len(steps)}] {step.title}")
+    needed = needed_steps(step, steps)
+    waiting = [other.name for other in needed if not is_done(other, steps, layout)]
+    if waiting:
+        raise SIKDError(f"{layout.output}: step {step.name} needs {', '.join(waiting)}, not done yet; run that first")
+    if is_done(step, steps, layout):
+        print("  done before, skipped")
+        return
+    record = layout.record(step.name)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+    except OSError as error:
+        raise SIKDError(f"{record}: cannot be written ({error.strerror}); name another folder with -o") from error
+    begin = time.monotonic()
+    others = [path for path in step.outputs if path != record]
+    execute(
+        Step(
+            step.name,
+            step.title,
+            step.command,
+            is_done=lambda: all(path.exists() for path in others),
+            total=step.epochs,
+            unit="epochs, then validation" if step.epochs else "",
+            progress=epochs_done if step.epochs else cases_predicted,
+        ),
+        layout.output / "logs" / f"{step.name}.log",
+        _environment(),
+    )
+    write_json(
+        record,
+        {
+            "command": list(step.command),
+            "finished": datetime.now(timezone.utc).isoformat(),
+            "seconds": round(time.monotonic() - begin, 1),
+            "needed": _finish_times(needed, layout),
+        },
+    )
+
+
+def is_done(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> bool:
+    """Whether a step was run with this command after all that it needs, and its outputs are still there."""
+    record = _read(layout.record(step.name))
+    needed = needed_steps(step, steps)
+    return (
+        record.get("command") == list(step.command)
+        and record.get("needed") == _finish_times(needed, layout)
+        and all(path.exists() for path in step.outputs)
+        and all(is_done(other, steps, layout) for other in needed)
+    )
+
+
+def _finish_times(steps: Sequence[BenchmarkStep], layout: Layout) -> Mapping[str, str | None]:
+    return {step.name: _read(layout.record(step.name)).get("finished") for step in steps}
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _environment() -> dict[str, str]:
+    environment = {**with_trainers(), "PYTHONUNBUFFERED": "1"}
+    # Threads that sleep while they wait: on a busy CPU the default trains up to eight times slower.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return environment

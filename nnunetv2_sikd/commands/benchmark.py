@@ -1,0 +1,62 @@
+"""Compare trainers on data sets never seen: plan, train, predict, evaluate, report, all from one small file.
+
+Steps that are done are skipped, one that was cut is continued. Shipped files: cardiac_small, breast_small (two CPU
+cores), cardiac, breast (GPU).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_sikd.commands.arguments import add_device, positive
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nnUNetv2_sikd benchmark``."""
+    add_choice(parser)
+    add_device(parser)
+    parser.add_argument("-np", type=positive, default=2, metavar="N", help="processes per step (default: %(default)s)")
+    parser.add_argument(
+        "--memory_mb", type=positive, default=24000, metavar="MB", help="memory of a training step on a cluster"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show the steps")
+    parser.add_argument("--only", metavar="STEP", help="run this step only (what a cluster's jobs do)")
+    parser.add_argument("--snakefile", action="store_true", help="only print where the Snakefile is, for snakemake -s")
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Which benchmark, which part of it, and where its output is."""
+    parser.add_argument("benchmark", metavar="BENCHMARK", help="YAML file, or name of a shipped one")
+    parser.add_argument("-o", type=Path, metavar="OUTPUT", help="its folder (default: named like the file, here)")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms (and the baseline)")
+    parser.add_argument("--folds", nargs="+", type=int, metavar="FOLD", help="instead of the file's folds")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="instead of the file's seeds")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the benchmark, or show its steps."""
+    if args.snakefile:
+        print(Path(__file__).parents[1] / "benchmark" / "Snakefile")
+        return
+
+    from nnunetv2_sikd.benchmark.layout import Layout
+    from nnunetv2_sikd.benchmark.plan import Machine, plan_steps, show_steps
+    from nnunetv2_sikd.benchmark.run import run_benchmark, run_one
+    from nnunetv2_sikd.benchmark.specification import shipped_benchmarks
+    from nnunetv2_sikd.errors import SIKDError
+
+    file = args.benchmark if args.benchmark in shipped_benchmarks() else str(Path(args.benchmark).resolve())
+    layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)
+    steps = plan_steps(layout, file, Machine(args.device, args.np, args.memory_mb))
+    if args.dry_run:
+        show_steps(steps)
+        return
+    if args.only:
+        chosen = [step for step in steps if step.name == args.only]
+        if not chosen:
+            raise SIKDError(f"--only {args.only}: no such step; --dry-run lists them")
+        run_one(chosen[0], steps, layout)
+        return
+    run_benchmark(steps, layout)
+    print(f"\nReport: {layout.report() / 'report.html'}")

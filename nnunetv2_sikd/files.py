@@ -1,0 +1,28 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file beside its place and move it there: a kill leaves the old file or the new one.
+
+    Args:
+        file: Where it goes; its folder must exist.
+        text: Its content.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file as :func:`write_text` does."""
+    write_text(file, json.dumps(content, indent=4, ensure_ascii=False) + "\n")

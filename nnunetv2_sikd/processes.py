@@ -1,0 +1,92 @@
+"""Run nnU-Net's commands as child processes that end with their parent, workers included."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from nnunetv2_sikd.environment import stock_command
+
+_GRACE_SECONDS = 20
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def start(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    output: IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start one of nnU-Net's or this package's commands in a process group of its own.
+
+    Args:
+        command: Name and arguments.
+        environment: Its environment; None for this process's.
+        folder: Where it runs; None for here.
+        output: Where what it prints goes; None for this process's.
+
+    Raises:
+        SIKDError: It is not installed.
+    """
+    return subprocess.Popen(
+        [stock_command(command[0]), *command[1:]],
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        start_new_session=True,  # so that its workers can be ended with it
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+
+
+def _end_with_parent() -> None:
+    """Have the child interrupted when its parent is killed: a second run must not meet a training that still runs."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a command that still runs, as Ctrl-C does, and then whatever is left of its workers.
+
+    A nnU-Net that is terminated, or killed, leaves its augmentation processes behind.
+    """
+    if os.name == "nt":
+        process.terminate()
+        process.wait()
+        return
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Show a command, run it, and return its exit status; it ends when this process is interrupted.
+
+    Args:
+        command: Name and arguments.
+        environment: Its environment; None for this process's.
+
+    Raises:
+        SIKDError: It is not installed.
+    """
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    process = start(command, environment)
+    try:
+        return process.wait()
+    finally:
+        end(process)
