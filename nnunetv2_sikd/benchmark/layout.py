@@ -56,6 +56,12 @@ class Layout:
     def __post_init__(self) -> None:
         require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
+    def choice(self) -> list[str]:
+        """The part of the benchmark file that is run, as options of its commands."""
+        chosen = self.specification
+        seeds = ["--seeds", *map(str, chosen.seeds)] if chosen.seeds else []
+        return ["--arms", *chosen.arms, "--folds", *map(str, chosen.folds), *seeds]
+
     @property
     def source(self) -> str:
         """Full name of the data set that is trained on."""

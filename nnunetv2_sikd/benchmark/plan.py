@@ -67,6 +67,10 @@ class Machine:
     processes: int = 2
     memory_mb: int = 24000
 
+    def options(self) -> list[str]:
+        """As options of ``nnUNetv2_sikd benchmark``."""
+        return ["-device", self.device, "-np", str(self.processes), "--memory_mb", str(self.memory_mb)]
+
 
 def plan_steps(layout: Layout, file: Path | str, machine: Machine) -> list[BenchmarkStep]:
     """All steps, in an order in which they can run one after the other.
@@ -223,13 +227,10 @@ class _Planner:
         )
 
     def report(self, file: Path | str, evaluations: Sequence[BenchmarkStep]) -> BenchmarkStep:
-        specification = self._specification
-        chosen = ["--arms", *specification.arms, "--folds", *map(str, specification.folds)]
-        chosen += ["--seeds", *map(str, specification.seeds)] if specification.seeds else []
         return BenchmarkStep(
             "report",
             "Write the report",
-            ("nnUNetv2_sikd", "report", str(file), "-o", str(self._layout.output), *chosen),
+            ("nnUNetv2_sikd", "report", str(file), "-o", str(self._layout.output), *self._layout.choice()),
             tuple(path for step in evaluations for path in step.outputs),
             (self._layout.report() / "report.html",),
         )

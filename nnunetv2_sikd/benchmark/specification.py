@@ -268,6 +268,11 @@ def shipped_benchmarks() -> dict[str, Path]:
     return {file.stem: file for file in sorted((Path(__file__).parent / "files").glob("*.yaml"))}
 
 
+def as_file(benchmark: str) -> str:
+    """A benchmark as another process, in another folder, can name it: a shipped name, or an absolute path."""
+    return benchmark if benchmark in shipped_benchmarks() else str(Path(benchmark).resolve())
+
+
 def load_specification(file: Path | str) -> Specification:
     """Read and check a benchmark file.
 

@@ -43,12 +43,11 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.benchmark.plan import Machine, plan_steps, show_steps
     from nnunetv2_sikd.benchmark.run import run_benchmark, run_one
-    from nnunetv2_sikd.benchmark.specification import shipped_benchmarks
+    from nnunetv2_sikd.benchmark.specification import as_file
     from nnunetv2_sikd.errors import SIKDError
 
-    file = args.benchmark if args.benchmark in shipped_benchmarks() else str(Path(args.benchmark).resolve())
     layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)
-    steps = plan_steps(layout, file, Machine(args.device, args.np, args.memory_mb))
+    steps = plan_steps(layout, as_file(args.benchmark), Machine(args.device, args.np, args.memory_mb))
     if args.dry_run:
         show_steps(steps)
         return

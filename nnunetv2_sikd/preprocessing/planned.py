@@ -78,7 +78,8 @@ class PlannedConfiguration:
         base = Path(str(nnUNet_preprocessed)) / self.plans.dataset_name
         folder = base / self.configuration.data_identifier
         remedy = (
-            f"run nnUNetv2_preprocess -d {self.plans.dataset_name} -plans_name {self.plans.plans_name} -c {self.name}"
+            f"run nnUNetv2_preprocess -d {dataset_id(self.plans.dataset_name)} -plans_name {self.plans.plans_name} "
+            f"-c {self.name}"
         )
         if not folder.is_dir():
             raise SIKDError(f"{folder}: not there, configuration {self.name!r} is not preprocessed; {remedy}")
@@ -87,6 +88,11 @@ class PlannedConfiguration:
                 raise SIKDError(f"{folder}: preprocessed by another nnU-Net version (.npz files); {remedy}")
             raise SIKDError(f"{folder}: has no preprocessed cases; {remedy}")
         return folder
+
+
+def dataset_id(name: str) -> int:
+    """Number of a data set, from its full name (``Dataset101_ACDC``)."""
+    return int(name[len("Dataset") :].split("_")[0])
 
 
 def find_dataset(dataset: str | int) -> str:

@@ -15,7 +15,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import write_json
-from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, find_dataset
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
 from nnunetv2_sikd.processes import run
 
 
@@ -46,6 +46,7 @@ def prepare(
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
     name = find_dataset(dataset)
+    identifier = str(dataset_id(name))
     raw, preprocessed = (Path(os.environ[f"nnUNet_{kind}"]) / name for kind in ("raw", "preprocessed"))
     file = preprocessed / f"{plans}.json"
     if file.is_file():
@@ -53,7 +54,6 @@ def prepare(
     elif plans != "nnUNetPlans":
         raise SIKDError(f"{file}: not there; make these plans with nnUNetv2_plan_experiment -d {dataset}")
     else:
-        identifier = name[len("Dataset") :].split("_")[0]
         _require(run(["nnUNetv2_plan_and_preprocess", "-d", identifier, "--no_pp", "-npfp", str(num_processes)]), name)
     if (raw / "splits_final.json").is_file() and not (preprocessed / "splits_final.json").exists():
         shutil.copyfile(raw / "splits_final.json", preprocessed / "splits_final.json")
@@ -64,7 +64,17 @@ def prepare(
     if is_preprocessed(planned):
         print(f"{name}: {configuration} already preprocessed")
         return
-    command = ["nnUNetv2_preprocess", "-d", name, "-plans_name", plans, "-c", configuration, "-np", str(num_processes)]
+    command = [
+        "nnUNetv2_preprocess",
+        "-d",
+        identifier,
+        "-plans_name",
+        plans,
+        "-c",
+        configuration,
+        "-np",
+        str(num_processes),
+    ]
     _require(run(command), name)
     if not is_preprocessed(planned):
         raise SIKDError(f"{preprocessed}: nnUNetv2_preprocess ended, and cases are missing; see its messages above")
@@ -166,6 +176,4 @@ def _check_patch(configuration: dict[str, Any], file: Path, name: str) -> None:
 
 def _require(status: int, name: str) -> None:
     if status != 0:
-        raise SIKDError(
-            f"{name}: the command above failed (exit status {status}); mend what it names and run this again"
-        )
+        raise SIKDError(f"{name}: nnU-Net's command failed (exit status {status}); its messages above say why")
