@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.commands import (
@@ -15,6 +18,7 @@ from nnunetv2_sikd.commands import (
     doctor,
     evaluate,
     export,
+    figures,
     predict,
     prepare,
     preprocess,
@@ -32,6 +36,7 @@ _COMMANDS = {
     "export": export,
     "average": average,
     "evaluate": evaluate,
+    "figures": figures,
     "demo": demo,
 }
 
@@ -62,11 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line; None for the process's.
 
     Returns:
-        Exit status: 0, 1 for an error told in one line, 130 when interrupted.
+        Exit status: 0, 1 for an error told in one line, 130 when interrupted, 143 when terminated.
     """
     args = build_parser().parse_args(arguments)
     try:
-        return int(args.run(args) or 0)
+        with _interrupted_by_termination():
+            return int(args.run(args) or 0)
+    except _TerminatedError:
+        print("Terminated; the same command continues where this one stopped.", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("Interrupted; the same command continues where this one stopped.", file=sys.stderr)
         return 130
@@ -79,6 +88,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = " ".join(f"{type(error).__name__}: {error}".split())
             print(f"Error: {told} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+@contextmanager
+def _interrupted_by_termination() -> Iterator[None]:
+    """Treat SIGTERM (Slurm, Snakemake, ``timeout``) like Ctrl-C, so that commands that were started end too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread, which alone may do so
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+"""The trained networks of a fold, and what they make of one slice."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
+from nnunetv2_sikd.environment import TRAINER_VARIABLE, require_folders, with_trainers
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.networks.penultimate import PenultimateCapture
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.settings import SIKDSettings
+from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
+from nnunetv2_sikd.training import fold_folder
+
+
+class FoldNetworks:
+    """Teacher, student and, where it is trained, the stock network of one fold, in evaluation mode.
+
+    Args:
+        teacher: Sees class averages.
+        student: The network it taught.
+        stock: The same network trained without a teacher.
+        settings: The student's.
+        device: Where they are.
+    """
+
+    def __init__(
+        self, teacher: Any, student: Any, stock: Any | None, settings: SIKDSettings, device: torch.device
+    ) -> None:
+        self.teacher = teacher
+        self.students = {"student": student} if stock is None else {"student": student, "stock": stock}
+        self.settings = settings
+        self.device = device
+        self._captures = {name: PenultimateCapture(network) for name, network in self.students.items()}
+        for network in self.students.values():
+            # Captures happen in training mode only; the last layer, a 1×1 convolution, is the same in both.
+            network.decoder.seg_layers[-1].train()
+
+    @torch.no_grad()
+    def features(self, image: torch.Tensor, teacher_input: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Penultimate features by network: ``teacher``, ``student``, ``stock``.
+
+        Shape:
+            - image, teacher_input: ``(1, C, *spatial)``, a patch
+            - results: ``(features, *spatial)`` on the CPU
+        """
+        maps = {"teacher": self.teacher.penultimate(teacher_input.to(self.device))}
+        for name, network in self.students.items():
+            network(image.to(self.device))
+            maps[name] = self._captures[name].take()
+        return {name: each[0].float().cpu() for name, each in maps.items()}
+
+
+def load_networks(
+    planned: PlannedConfiguration, fold: int | str, student: str, stock: str | None = None, device: str = "cpu"
+) -> FoldNetworks:
+    """Load a student, the teacher that taught it, and the stock network if it is trained.
+
+    Args:
+        planned: Data set and configuration.
+        fold: Number of the fold, or ``all``.
+        student: Name of the student's trainer; its teacher's follows from it.
+        stock: Name of the trainer to compare with; None for ``nnUNetTrainer`` of the student's schedule. A line
+            is printed where it is not trained.
+        device: ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        SIKDError: No student's trainer, student or teacher not trained, another teacher than the one that taught
+            the student, damaged checkpoints, or no such device.
+    """
+    require_folders("nnUNet_preprocessed", "nnUNet_results")
+    trainer = getattr(variants, student, None)
+    if not (isinstance(trainer, type) and issubclass(trainer, nnUNetTrainer_SIKDStudent)):
+        raise SIKDError(f"-tr {student}: no student's trainer of this package; nnUNetv2_sikd doctor lists them")
+    where = _device(device)
+    teacher, stock = trainer.teacher_class.__name__, stock or stock_of(trainer)
+    train = (
+        f"nnUNetv2_sikd train -d {planned.plans.dataset_name} -c {planned.name} -p {planned.plans.plans_name} "
+        f"-f {fold} -tr {student}"
+    )
+    files = {name: fold_folder(planned, name, fold) / "checkpoint_final.pth" for name in (teacher, student, stock)}
+    if not files[student].is_file():
+        raise SIKDError(f"{files[student]}: not there, the student is not trained to its end; run {train}")
+    if not files[teacher].is_file():
+        raise SIKDError(
+            f"{files[teacher]}: not there, the teacher that taught the student: put it back, or move the student's "
+            f"folder away and run {train}"
+        )
+    checkpoints = {name: read_checkpoint(files[name]) for name in (teacher, student)}
+    taught_by = checkpoints[student]["init_args"].get("sikd", {}).get("teacher_sha256")
+    if taught_by != weights_hash(checkpoints[teacher]["network_weights"]):
+        raise SIKDError(
+            f"{files[student]}: was taught by another teacher than {files[teacher]}: put that one back, or move the "
+            f"student's folder away and run {train}"
+        )
+    stock_network = None
+    if files[stock].is_file():
+        stock_network = _build(planned, _trainer_class(stock), files[stock], read_checkpoint(files[stock]), where)
+    else:
+        print(f"{files[stock]}: not there, the stock network is left out")
+    return FoldNetworks(
+        _build(planned, trainer.teacher_class, files[teacher], checkpoints[teacher], where),
+        _build(planned, trainer, files[student], checkpoints[student], where),
+        stock_network,
+        trainer.sikd,
+        where,
+    )
+
+
+def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
+    """Name of the stock trainer with a student's schedule."""
+    return re.sub("_SIKDTeacher(_onImages|_onLabelMaps)?", "", student.teacher_class.__name__)
+
+
+def _trainer_class(name: str) -> type[nnUNetTrainer]:
+    """A trainer by name, as nnU-Net finds it; schedules of this package need no export line."""
+    before = os.environ.get(TRAINER_VARIABLE)
+    os.environ[TRAINER_VARIABLE] = with_trainers()[TRAINER_VARIABLE]
+    try:
+        with redirect_stdout(StringIO()):
+            found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
+    except (RuntimeError, ImportError) as error:
+        raise SIKDError(f"-stock {name}: nnU-Net finds no such trainer; check nnUNet_extTrainer") from error
+    finally:
+        if before is None:
+            os.environ.pop(TRAINER_VARIABLE)
+        else:
+            os.environ[TRAINER_VARIABLE] = before
+    return found
+
+
+def _build(
+    planned: PlannedConfiguration, trainer: type[nnUNetTrainer], file: Path, checkpoint: dict[str, Any], where: Any
+) -> Any:
+    """A trainer's network with the weights of a checkpoint, in evaluation mode."""
+    configuration = planned.configuration
+    network = trainer.build_network_architecture(
+        planned.plans,
+        configuration,
+        determine_num_input_channels(planned.plans, configuration, planned.dataset_json),
+        planned.label_manager.num_segmentation_heads,
+        False,
+    )
+    try:
+        network.load_state_dict(checkpoint["network_weights"])
+    except RuntimeError as error:
+        told = " ".join(str(error).split())[:200]
+        raise SIKDError(f"{file}: its weights do not fit the network of these plans ({told}); train again") from error
+    return network.eval().requires_grad_(False).to(where)
+
+
+def _device(name: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, True):
+        raise SIKDError(f"-device {name}: torch finds no such device here; choose -device cpu")
+    return torch.device(name)
