@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ def read_segmentation(file: Path, reader: Any, labels: LabelTable) -> Segmentati
         SIKDError: It cannot be read, is no label image, or has values that are not declared.
     """
     try:
+        if file.suffix == ".gz":
+            _read_through(file)
         # Readers warn about each TIFF without spacing, between the steps of the progress bar.
         with contextlib.redirect_stdout(io.StringIO()):
             array, properties = reader.read_seg(str(file))
@@ -89,6 +92,13 @@ def check_same_grid(reference: Segmentation, prediction: Segmentation, case: str
     different = [f"{name} {other} where the reference has {value}" for name, value, other in pairs if value != other]
     if different:
         raise SIKDError(f"{case}: the prediction has {' and '.join(different)}")
+
+
+def _read_through(file: Path) -> None:
+    """Raise what gzip raises for an incomplete file; ITK reads what there is and fills up with something."""
+    with gzip.open(file) as stream:
+        while stream.read(1 << 20):
+            pass
 
 
 def _same(name: str, value: NDArray[np.float64], other: NDArray[np.float64], smallest_spacing: float) -> bool:
