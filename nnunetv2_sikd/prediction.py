@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
 from typing import IO
 
-import SimpleITK as sitk
-
 from nnunetv2_sikd.environment import with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.image_files import find_cases, is_whole
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.processes import run
 from nnunetv2_sikd.training import fold_folder
@@ -37,7 +35,8 @@ def predict(
 ) -> None:
     """Predict a folder of images with one trained fold; predictions that are there and whole stay.
 
-    Writes ``prediction_cost.json`` (seconds, cases, device, peak memory of the largest process) beside them.
+    Writes ``prediction_cost.json`` beside them: seconds, cases, device and peak memory of the largest process of the
+    run that made the last ones (no seconds if that one was killed before it could tell).
 
     Args:
         images: Folder of ``<case>_0000<ending>`` files.
@@ -54,15 +53,20 @@ def predict(
         SIKDError: No images, other channels or file ending than in training, no trained model, or nnU-Net failed.
     """
     planned = PlannedConfiguration.load(dataset, configuration, plans)
-    cases = find_cases(images, planned)
+    cases = find_cases(images, planned.dataset_json, planned.plans.dataset_name)
     model = fold_folder(planned, trainer, fold)
     if not (model / "checkpoint_final.pth").is_file():
-        raise SIKDError(f"{model}: has no finished training (checkpoint_final.pth); run nnUNetv2_sikd train first")
+        raise SIKDError(
+            f"{model}: has no finished training (checkpoint_final.pth); run nnUNetv2_sikd train "
+            f"-d {planned.plans.dataset_name} -c {configuration} -p {plans} -f {fold} -tr {trainer}"
+        )
     ending = planned.dataset_json["file_ending"]
-    _claim(output, model, ending)
-    missing = [case for case in cases if not _is_whole(output / f"{case}{ending}")]
+    _claim(output, model, images, ending)
+    missing = [case for case in cases if not is_whole(output / f"{case}{ending}")]
     if not missing:
         print(f"{output}: all {len(cases)} cases already predicted")
+        if not (output / COST_FILE).is_file():
+            write_json(output / COST_FILE, {"seconds": None, "cases": 0, "device": device, "peak_memory_mb": None})
         return
     for case in missing:
         (output / f"{case}{ending}").unlink(missing_ok=True)
@@ -82,63 +86,32 @@ def predict(
     write_json(output / COST_FILE, cost)
 
 
-def _claim(output: Path, model: Path, ending: str) -> None:
-    """Note whose predictions a folder holds; refuse one that holds another training's."""
+def _claim(output: Path, model: Path, images: Path, ending: str) -> None:
+    """Note whose predictions, and of what, a folder holds; refuse one that holds others."""
     with (model / "checkpoint_final.pth").open("rb") as checkpoint:
-        made_by = {"model": str(model), "checkpoint_sha256": _sha256(checkpoint)}
+        made_by = {"model": str(model), "checkpoint_sha256": _sha256(checkpoint), "images": str(images.resolve())}
     file = output / _MODEL_FILE
     if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8")) != made_by:
+        try:
+            other = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            other = {}
+        if other == made_by:
+            return
+        # The model may have been moved since; whoever wrote no images knew of one folder only.
+        same_images = other.get("images", made_by["images"]) == made_by["images"]
+        if other.get("checkpoint_sha256") != made_by["checkpoint_sha256"] or not same_images:
             raise SIKDError(
-                f"{output}: holds predictions of another training; delete it or name another folder with -o"
+                f"{output}: holds predictions of another training or of other images ({file.name} tells); delete it, "
+                "or name another folder with -o"
             )
     elif output.is_dir() and any(output.glob(f"*{ending}")):
         raise SIKDError(f"{output}: holds files that this command did not write; name another folder with -o")
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(file, made_by)
-
-
-def find_cases(images: Path, planned: PlannedConfiguration) -> list[str]:
-    """Names of the cases in a folder of images, checked against what the network was trained on.
-
-    Raises:
-        SIKDError: No folder, no images, or images of other channels or another file ending.
-    """
-    if not images.is_dir():
-        raise SIKDError(f"{images}: no such folder of images")
-    ending = planned.dataset_json["file_ending"]
-    channels = len(planned.dataset_json["channel_names"])
-    files = sorted(file.name for file in images.iterdir() if not file.name.startswith("."))
-    found: dict[str, set[int]] = {}
-    for name in files:
-        match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(ending), name)
-        if match:
-            found.setdefault(match.group(1), set()).add(int(match.group(2)))
-    if not found:
-        instead = f"it has {files[0]} and the like: convert them" if files else "it is empty"
-        raise SIKDError(
-            f"{images}: has no files named <case>_0000{ending}, which a network trained on "
-            f"{planned.plans.dataset_name} reads; {instead}"
-        )
-    for case, numbers in found.items():
-        if numbers != set(range(channels)):
-            names = ", ".join(map(str, planned.dataset_json["channel_names"].values()))
-            raise SIKDError(
-                f"{images / case}_*{ending}: has channels {sorted(numbers)}, and the network was trained with "
-                f"{channels} ({names}): it cannot predict this data set"
-            )
-    return list(found)
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a prediction is there and readable to its end: a kill can leave half of one."""
-    if not file.is_file():
-        return False
     try:
-        sitk.ReadImage(str(file))
-    except RuntimeError:
-        return False
-    return True
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(file, made_by)
+    except OSError as error:
+        raise SIKDError(f"{output}: cannot be written ({error.strerror}); name another folder with -o") from error
 
 
 def _sha256(stream: IO[bytes]) -> str:

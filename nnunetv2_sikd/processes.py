@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from nnunetv2_sikd.environment import stock_command
 
-_GRACE_SECONDS = 20
+GRACE_SECONDS = 15
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -45,33 +46,42 @@ def start(
         stdout=output,
         stderr=None if output is None else subprocess.STDOUT,
         start_new_session=True,  # so that its workers can be ended with it
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=None if os.name == "nt" else partial(_end_with_parent, os.getpid()),
     )
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Have the child interrupted when its parent is killed: a second run must not meet a training that still runs."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    # A script that starts this package in the background has it, and so its children, ignore interrupts.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        if os.getppid() != parent:  # killed before the line above
+            os._exit(128 + signal.SIGINT)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) -> None:
     """End a command that still runs, as Ctrl-C does, and then whatever is left of its workers.
 
     A nnU-Net that is terminated, or killed, leaves its augmentation processes behind.
+
+    Args:
+        process: From :func:`start`.
+        grace_seconds: How long it may take; a command that ends commands itself needs longer than those.
     """
     if os.name == "nt":
         process.terminate()
         process.wait()
         return
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace_seconds)
+    finally:  # also when whoever waits here is interrupted a second time
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:

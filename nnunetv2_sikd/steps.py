@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.processes import end, start
+from nnunetv2_sikd.processes import GRACE_SECONDS, end, start
 
 _POLL_SECONDS = 0.5
+_POINTS_UP = "see above"
 _ERROR_LINE = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b")
 
 
@@ -76,19 +78,30 @@ def execute(step: Step, log: Path, environment: Mapping[str, str], folder: Path 
         SIKDError: The command failed, or ended without its result.
     """
     print(f"  $ {shlex.join(step.command)}", flush=True)
-    log.parent.mkdir(exist_ok=True)
-    with log.open("ab") as output:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+    except OSError as error:
+        raise SIKDError(f"{log}: cannot be written ({error.strerror}); name another folder with -o") from error
+    with output:
         begin = output.tell()
         process = start(step.command, environment, folder=folder, output=output)
         try:
             code = _wait(process, step, log, begin)
         finally:
-            end(process)
+            end(process, GRACE_SECONDS + 5)
     if code != 0 or not step.is_done():
         raise SIKDError(
-            f"{log}: {step.command[0]} failed: {_last_meaningful_line(log, begin)}; once that is mended, "
+            f"{log}: {step.command[0]} {_ending(code)}: {_last_meaningful_line(log, begin)}; once that is mended, "
             "run the same command again: what is done is kept"
         )
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        told = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"was ended by signal {-code}{told}"
+    return f"failed (exit status {code})" if code else "ended without its result"
 
 
 def epochs_done(log: str) -> int:
@@ -130,5 +143,7 @@ def _last_meaningful_line(log: Path, begin: int) -> str:
     """The last error of this package, else the last error, else the last line of what a command wrote."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", _read(log, begin)) if line.strip()]
     errors = [line for line in lines if _ERROR_LINE.match(line)]
+    # A command around another one only says that it failed.
+    errors = [line for line in errors if _POINTS_UP not in line] or errors
     ours = [line.split(": ", 1)[-1] for line in errors if SIKDError.__name__ in line or line.startswith("Error: ")]
     return (ours or errors or lines or ["it wrote nothing"])[-1]

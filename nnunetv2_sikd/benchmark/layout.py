@@ -23,10 +23,12 @@ class Layout:
     Attributes:
         specification: The benchmark.
         output: Its output folder.
+        file: The benchmark file, for messages.
     """
 
     specification: Specification
     output: Path
+    file: str = "the benchmark file"
 
     @classmethod
     def of(
@@ -51,7 +53,7 @@ class Layout:
             SIKDError: The file is not as it should be, or nnU-Net's folders are not set.
         """
         specification = load_specification(benchmark).select(arms, folds, seeds)
-        return cls(specification, (output or Path(Path(benchmark).stem)).resolve())
+        return cls(specification, (output or Path(Path(benchmark).stem)).resolve(), str(benchmark))
 
     def __post_init__(self) -> None:
         require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -73,7 +75,7 @@ class Layout:
         Raises:
             SIKDError: It is not there.
         """
-        folder = Path(os.environ["nnUNet_raw"]) / find_dataset(dataset)
+        folder = _absolute("nnUNet_raw") / find_dataset(dataset)
         if not folder.is_dir():
             raise SIKDError(f"{folder}: not there; a benchmark needs the raw data set")
         return folder
@@ -95,12 +97,13 @@ class Layout:
 
     def preprocessed(self) -> Path:
         """The source's folder in ``nnUNet_preprocessed``."""
-        return Path(os.environ["nnUNet_preprocessed"]) / self.source
+        return _absolute("nnUNet_preprocessed") / self.source
 
     def fold(self, trainer: str, fold: int) -> Path:
         """nnU-Net's results folder of one training."""
         source = self.specification.source
-        return Path(get_output_folder(self.source, trainer, source.plans, source.configuration, fold))
+        folder = Path(get_output_folder(self.source, trainer, source.plans, source.configuration, fold))
+        return Path(os.path.abspath(folder))
 
     def images(self, test: TestSet) -> Path:
         """Folder of a test set's images (``<case>_0000<ending>``)."""
@@ -125,3 +128,8 @@ class Layout:
     def report(self) -> Path:
         """Folder of the report."""
         return self.output / "report"
+
+
+def _absolute(variable: str) -> Path:
+    """A folder of nnU-Net's: commands may run elsewhere."""
+    return Path(os.path.abspath(os.environ[variable]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,13 +104,20 @@ def plan_steps(layout: Layout, file: Path | str, machine: Machine) -> list[Bench
 
 def needed_steps(step: BenchmarkStep, steps: Sequence[BenchmarkStep]) -> list[BenchmarkStep]:
     """The steps that make a step's inputs."""
-    return [other for other in steps if set(other.outputs) & set(step.inputs)]
+    inputs = set(step.inputs)
+    return [other for other in steps if not inputs.isdisjoint(other.outputs)]
 
 
-def show_steps(steps: Sequence[BenchmarkStep]) -> None:
-    """Print the steps: title, command, what it needs, what it makes."""
+def show_steps(steps: Sequence[BenchmarkStep], done: Collection[str] = ()) -> None:
+    """Print the steps: title, command, what it needs, what it makes.
+
+    Args:
+        steps: All steps.
+        done: Names of those that are done.
+    """
     for number, step in enumerate(steps, 1):
-        print(f"[{number}/{len(steps)}] {step.title}\n  $ {shlex.join(step.command)}")
+        state = " (done)" if step.name in done else ""
+        print(f"[{number}/{len(steps)}] {step.title}{state}\n  $ {shlex.join(step.command)}")
         needed = ", ".join(other.name for other in needed_steps(step, steps))
         print(f"  step {step.name}" + (f", after {needed}" if needed else ""))
         for path in step.outputs:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.plan import BenchmarkStep, needed_steps
@@ -32,7 +35,7 @@ def run_benchmark(steps: Sequence[BenchmarkStep], layout: Layout) -> None:
 
 
 def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> None:
-    """Run one step unless it is done, and keep a record of it.
+    """Run one step unless it is done, and keep a record of it. Two processes never run the same one at once.
 
     Args:
         step: The step.
@@ -40,11 +43,11 @@ def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
         layout: Where things are.
 
     Raises:
-        SIKDError: It failed, a step that it needs is not done, or the output folder cannot be written.
+        SIKDError: It failed, it is running already, a step that it needs is not done, or the output folder cannot be
+            written.
     """
     print(f"\n[{list(steps).index(step) + 1}/{len(steps)}] {step.title}")
-    needed = needed_steps(step, steps)
-    waiting = [other.name for other in needed if not is_done(other, steps, layout)]
+    waiting = [other.name for other in needed_steps(step, steps) if not is_done(other, steps, layout)]
     if waiting:
         raise SIKDError(f"{layout.output}: step {step.name} needs {', '.join(waiting)}, not done yet; run that first")
     if is_done(step, steps, layout):
@@ -53,9 +56,18 @@ def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
     record = layout.record(step.name)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
+        with _only_here(record):
+            record.unlink(missing_ok=True)
+            _run(step, _finish_times(needed_steps(step, steps), layout), layout)
     except OSError as error:
-        raise SIKDError(f"{record}: cannot be written ({error.strerror}); name another folder with -o") from error
+        raise SIKDError(
+            f"{error.filename or record}: cannot be written ({error.strerror or error}); mend that, or name another "
+            "folder with -o"
+        ) from error
+
+
+def _run(step: BenchmarkStep, needed: Mapping[str, str | None], layout: Layout) -> None:
+    record = layout.record(step.name)
     begin = time.monotonic()
     others = [path for path in step.outputs if path != record]
     execute(
@@ -77,9 +89,44 @@ def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
             "command": list(step.command),
             "finished": datetime.now(timezone.utc).isoformat(),
             "seconds": round(time.monotonic() - begin, 1),
-            "needed": _finish_times(needed, layout),
+            "needed": needed,
         },
     )
+
+
+@contextmanager
+def _only_here(record: Path) -> Iterator[None]:
+    """Keep a second benchmark in the same folder from the same step: both would write the same files."""
+    lock = FileLock(record.with_name(f".{record.stem}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SIKDError(f"{record}: another process is running this step; wait for it, or end it") from error
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def done_steps(steps: Sequence[BenchmarkStep], layout: Layout) -> list[str]:
+    """Names of the steps that are done."""
+    return [step.name for step in steps if is_done(step, steps, layout)]
+
+
+def forget_outdated(steps: Sequence[BenchmarkStep], layout: Layout) -> None:
+    """Remove the records of steps that have to be run again, for whoever looks only at whether they are there.
+
+    Args:
+        steps: All steps.
+        layout: Where things are.
+    """
+    done = set(done_steps(steps, layout))
+    for step in steps:
+        if step.name not in done:
+            layout.record(step.name).unlink(missing_ok=True)
 
 
 def is_done(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> bool:

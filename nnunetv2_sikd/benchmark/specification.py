@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,7 +17,7 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DerivedConfiguration(_Part):
@@ -32,10 +32,10 @@ class DerivedConfiguration(_Part):
     """
 
     base: str = Field(alias="from")
-    spacing: list[float] | None = None
-    patch_size: list[int] | None = None
-    batch_size: int | None = None
-    features_per_stage: list[int] | None = None
+    spacing: list[Annotated[float, Field(gt=0)]] | None = None
+    patch_size: list[Annotated[int, Field(gt=0)]] | None = None
+    batch_size: int | None = Field(default=None, gt=0)
+    features_per_stage: list[Annotated[int, Field(gt=0)]] | None = None
 
 
 class Source(_Part):
@@ -52,6 +52,12 @@ class Source(_Part):
     configuration: str = "2d"
     plans: str = "nnUNetPlans"
     derive: DerivedConfiguration | None = None
+
+    @model_validator(mode="after")
+    def _check_derived(self) -> Source:
+        if self.derive is not None and self.derive.base == self.configuration:
+            raise ValueError(f"configuration {self.configuration!r} is derived from itself: give it a name of its own")
+        return self
 
 
 class TestSet(_Part):
@@ -79,6 +85,8 @@ class TestSet(_Part):
     patient: str | None = None
     slices: bool = False
 
+    __test__: ClassVar[bool] = False  # pytest takes classes of this name for tests
+
     @field_validator("key")
     @classmethod
     def _check_key(cls, key: str) -> str:
@@ -88,9 +96,11 @@ class TestSet(_Part):
     @classmethod
     def _check_patient(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
+            empty = pattern is not None and re.compile(pattern).search("") is not None
         except re.error as error:
             raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+        if empty:
+            raise ValueError(f"{pattern!r} also finds nothing at all, so that all cases could be one patient")
         return pattern
 
     def patient_of(self, case: str) -> str:
@@ -102,9 +112,10 @@ class TestSet(_Part):
         if self.patient is None:
             return case
         match = re.search(self.patient, case)
-        if match is None:
-            raise SIKDError(f"test set {self.key}: patient {self.patient!r} does not match the case {case}: mend it")
-        return match.group(1) if match.re.groups else match.group()
+        found = match and (match[1] if match.re.groups else match[0])
+        if not found:
+            raise SIKDError(f"test set {self.key}: patient {self.patient!r} finds none in the case {case}: mend it")
+        return found
 
 
 class Schedule(_Part):
@@ -213,9 +224,11 @@ class Specification(_Part):
         keys = [test.key for test in self.tests]
         if len(set(keys)) < len(keys):
             raise ValueError(f"tests: two have the same key ({', '.join(keys)})")
-        trainings = [(training.trainer, training.seed, training.fold) for training in self.trainings()]
-        if len(set(trainings)) < len(trainings):
-            raise ValueError("arms: two of them are the same trainer and schedule")
+        named: dict[str, str] = {}
+        for key, arm in self.arms.items():
+            other = named.setdefault(self.trainer_name(arm, None), key)
+            if other != key:
+                raise ValueError(f"arms: {other} and {key} are the same trainer and schedule; leave one out")
         return self
 
     def trainer_name(self, arm: Arm, seed: int | None) -> str:
@@ -249,18 +262,22 @@ class Specification(_Part):
         """The same benchmark with some of its arms, folds or seeds; the baseline stays.
 
         Raises:
-            SIKDError: No such arm.
+            SIKDError: No such arm, or folds or seeds that cannot be.
         """
         chosen = list(self.arms) if arms is None else arms
         unknown = [key for key in chosen if key not in self.arms]
         if unknown:
             raise SIKDError(f"--arms {' '.join(unknown)}: not in this benchmark; it has {', '.join(self.arms)}")
         changed = {
+            **{name: getattr(self, name) for name in type(self).model_fields},
             "arms": {key: arm for key, arm in self.arms.items() if key in chosen or key == self.baseline},
             **({} if folds is None else {"folds": folds}),
             **({} if seeds is None else {"seeds": seeds}),
         }
-        return self.model_copy(update=changed)
+        try:
+            return Specification.model_validate(changed)
+        except ValidationError as error:
+            raise SIKDError(f"--{_first_problem(error)}") from error
 
 
 def shipped_benchmarks() -> dict[str, Path]:
@@ -284,7 +301,7 @@ def load_specification(file: Path | str) -> Specification:
     """
     path = shipped_benchmarks().get(str(file), Path(file))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         shipped = ", ".join(shipped_benchmarks())
         raise SIKDError(f"{file}: no benchmark file ({error.strerror}); shipped ones: {shipped}") from error
@@ -296,6 +313,21 @@ def load_specification(file: Path | str) -> Specification:
         return Specification.model_validate(content)
     except ValidationError as error:
         raise SIKDError(f"{path}: {_first_problem(error)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses a key that comes twice instead of forgetting the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: list[Any] = []
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key {name!r} comes twice; rename or remove one")
+            seen.append(name)
+        return super().construct_mapping(node, deep)
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -310,6 +342,10 @@ def _first_problem(error: ValidationError) -> str:
         return f"{where}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{where}: is missing"
+    if problem["loc"][-1:] in (("str",), ("int",)):  # pydantic names the kind it tried first; we take both
+        return f"{where.rpartition('.')[0]}: must be a name or a number"
+    if problem["type"] == "model_type":
+        return f"{where}: must hold keys and values ({', '.join(_known_keys(problem['loc']))})"
     told = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {told}" if where else told
 

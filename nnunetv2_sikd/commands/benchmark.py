@@ -40,22 +40,26 @@ def run(args: argparse.Namespace) -> None:
         print(Path(__file__).parents[1] / "benchmark" / "Snakefile")
         return
 
+    from nnunetv2_sikd.benchmark.check import check_benchmark, check_device
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.benchmark.plan import Machine, plan_steps, show_steps
-    from nnunetv2_sikd.benchmark.run import run_benchmark, run_one
+    from nnunetv2_sikd.benchmark.run import done_steps, run_benchmark, run_one
     from nnunetv2_sikd.benchmark.specification import as_file
     from nnunetv2_sikd.errors import SIKDError
 
     layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)
     steps = plan_steps(layout, as_file(args.benchmark), Machine(args.device, args.np, args.memory_mb))
+    if args.only is None:  # whoever starts single steps has checked the whole before
+        check_benchmark(layout)
     if args.dry_run:
-        show_steps(steps)
+        show_steps(steps, done_steps(steps, layout))
         return
-    if args.only:
+    if args.only is not None:
         chosen = [step for step in steps if step.name == args.only]
         if not chosen:
             raise SIKDError(f"--only {args.only}: no such step; --dry-run lists them")
         run_one(chosen[0], steps, layout)
         return
+    check_device(args.device)
     run_benchmark(steps, layout)
     print(f"\nReport: {layout.report() / 'report.html'}")

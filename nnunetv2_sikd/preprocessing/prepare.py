@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,12 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.files import write_text
+from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
 from nnunetv2_sikd.processes import run
+
+SPLITS_FILE = "splits_final.json"
 
 
 def prepare(
@@ -42,138 +42,94 @@ def prepare(
         num_processes: Processes of nnU-Net's commands.
 
     Raises:
-        SIKDError: No such data set, a command failed, or the plans have another configuration of this name.
+        SIKDError: No such data set, two splits that differ, a command failed, or the plans have another
+            configuration of this name.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
     name = find_dataset(dataset)
-    identifier = str(dataset_id(name))
     raw, preprocessed = (Path(os.environ[f"nnUNet_{kind}"]) / name for kind in ("raw", "preprocessed"))
+    if not (raw / "dataset.json").is_file():
+        raise SIKDError(f"{raw / 'dataset.json'}: not there; a raw data set is needed to prepare it")
+    identifier = str(dataset_id(name))
     file = preprocessed / f"{plans}.json"
+    check_splits_agree(raw, preprocessed)
     if file.is_file():
         print(f"{name}: already planned in {file}")
     elif plans != "nnUNetPlans":
-        raise SIKDError(f"{file}: not there; make these plans with nnUNetv2_plan_experiment -d {dataset}")
+        raise SIKDError(
+            f"{file}: not there; only nnUNetPlans are made here, make these with nnUNetv2_plan_experiment "
+            f"-d {identifier}"
+        )
     else:
-        _require(run(["nnUNetv2_plan_and_preprocess", "-d", identifier, "--no_pp", "-npfp", str(num_processes)]), name)
-    if (raw / "splits_final.json").is_file() and not (preprocessed / "splits_final.json").exists():
-        shutil.copyfile(raw / "splits_final.json", preprocessed / "splits_final.json")
-        print(f"{name}: took the split that lies beside the raw data")
+        _run(["nnUNetv2_plan_and_preprocess", "-d", identifier, "--no_pp", "-npfp", str(num_processes)], name)
+    _take_split(raw, preprocessed)
     if base is not None:
         derive_configuration(file, configuration, base, **(changes or {}))
-    planned = PlannedConfiguration.load(dataset, configuration, plans)
+    planned = PlannedConfiguration.load(name, configuration, plans)
     if is_preprocessed(planned):
         print(f"{name}: {configuration} already preprocessed")
         return
-    command = [
-        "nnUNetv2_preprocess",
-        "-d",
-        identifier,
-        "-plans_name",
-        plans,
-        "-c",
-        configuration,
-        "-np",
-        str(num_processes),
-    ]
-    _require(run(command), name)
+    command = ["nnUNetv2_preprocess", "-d", identifier, "-plans_name", plans, "-c", configuration]
+    _run([*command, "-np", str(num_processes)], name)
     if not is_preprocessed(planned):
         raise SIKDError(f"{preprocessed}: nnUNetv2_preprocess ended, and cases are missing; see its messages above")
 
 
 def is_preprocessed(planned: PlannedConfiguration) -> bool:
-    """Whether every training case of the raw data set is there, complete."""
-    raw = Path(os.environ["nnUNet_raw"]) / planned.plans.dataset_name
-    cases = get_filenames_of_train_images_and_targets(str(raw), planned.dataset_json)
-    folder = (
-        Path(os.environ["nnUNet_preprocessed"]) / planned.plans.dataset_name / planned.configuration.data_identifier
+    """Whether every training case of the raw data set is there, complete, with its reference for the validation."""
+    name = planned.plans.dataset_name
+    cases = get_filenames_of_train_images_and_targets(str(Path(os.environ["nnUNet_raw"]) / name), planned.dataset_json)
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / name
+    folder, ending = preprocessed / planned.configuration.data_identifier, planned.dataset_json["file_ending"]
+    # nnU-Net writes a case's properties last, and the references after all cases.
+    return all(
+        (folder / f"{case}.pkl").is_file() and (preprocessed / "gt_segmentations" / f"{case}{ending}").is_file()
+        for case in cases
     )
-    # nnU-Net writes a case's properties last.
-    return all((folder / f"{case}.pkl").is_file() for case in cases)
 
 
-def derive_configuration(
-    file: Path,
-    name: str,
-    base: str,
-    *,
-    spacing: Sequence[float] | None = None,
-    patch_size: Sequence[int] | None = None,
-    batch_size: int | None = None,
-    features_per_stage: Sequence[int] | None = None,
-) -> None:
-    """Add a configuration to plans: another one with other values; what it has already stays.
+def check_splits_agree(raw: Path, preprocessed: Path) -> None:
+    """Check that a split beside the raw data is the one that nnU-Net will use.
 
     Args:
-        file: Plans.
-        name: Its name.
-        base: Configuration whose other values it takes.
-        spacing: Voxel spacing in mm; another one needs preprocessed cases of its own.
-        patch_size: In voxels.
-        batch_size: Images per batch.
-        features_per_stage: Features of each stage; fewer stages make a shallower network.
+        raw: A data set's folder in ``nnUNet_raw``.
+        preprocessed: Its folder in ``nnUNet_preprocessed``.
 
     Raises:
-        SIKDError: The plans have no such base or another configuration of this name, or values do not fit.
+        SIKDError: The preprocessed folder has another split.
     """
-    plans = json.loads(file.read_text(encoding="utf-8"))
-    configurations = plans["configurations"]
-    if base not in configurations:
-        raise SIKDError(
-            f"{file}: has no configuration {base!r} to derive {name!r} from; it has {', '.join(configurations)}"
-        )
-    derived: dict[str, Any] = {"inherits_from": base}
-    if spacing is not None:
-        derived.update(data_identifier=f"{plans['plans_name']}_{name}", spacing=[float(value) for value in spacing])
-    if patch_size is not None:
-        derived["patch_size"] = list(patch_size)
-    if batch_size is not None:
-        derived["batch_size"] = batch_size
-    if features_per_stage is not None:
-        derived["architecture"] = _with_features(configurations[base], list(features_per_stage), file)
-    _check_patch({**configurations[base], **derived}, file, name)
-    present = configurations.get(name)
-    if present is not None:
-        if any(present.get(key) != value for key, value in derived.items()):
-            raise SIKDError(
-                f"{file}: has another configuration named {name!r}; choose another name, or delete it there"
-            )
-        return
-    configurations[name] = derived
-    write_json(file, plans)
-    print(f"{file}: configuration {name} added")
+    wanted, used = raw / SPLITS_FILE, preprocessed / SPLITS_FILE
+    if wanted.is_file() and used.is_file() and read_splits(wanted) != read_splits(used):
+        raise SIKDError(f"{used}: differs from {wanted}, and nnU-Net trains by the former; delete the one not meant")
 
 
-def _with_features(configuration: dict[str, Any], features: list[int], file: Path) -> dict[str, Any]:
-    architecture = copy.deepcopy(configuration.get("architecture"))
-    arguments = (architecture or {}).get("arch_kwargs", {})
-    if architecture is None or len(features) > arguments.get("n_stages", 0):
-        raise SIKDError(
-            f"{file}: its network has {arguments.get('n_stages', 'unknown')} stages and features_per_stage names "
-            f"{len(features)}: name as many or fewer"
-        )
-    stages = len(features)
-    arguments.update(n_stages=stages, features_per_stage=features)
-    for key, value in arguments.items():
-        if key in ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"):
-            arguments[key] = value[:stages]
-        elif key == "n_conv_per_stage_decoder":
-            arguments[key] = value[: stages - 1]
-    return dict(architecture)
+def read_splits(file: Path) -> list[dict[str, list[str]]]:
+    """Folds of a ``splits_final.json``.
+
+    Raises:
+        SIKDError: It is damaged.
+    """
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SIKDError(f"{file}: cannot be read ({error}); mend or delete it") from error
+    if not isinstance(splits, list) or not all(
+        isinstance(fold, dict) and {"train", "val"} <= set(fold) for fold in splits
+    ):
+        raise SIKDError(f'{file}: must be a list of folds, each with "train" and "val"; mend or delete it')
+    return splits
 
 
-def _check_patch(configuration: dict[str, Any], file: Path, name: str) -> None:
-    architecture, patch = configuration.get("architecture"), configuration.get("patch_size")
-    if architecture is None or patch is None:
-        return  # inherited twice: nnU-Net resolves it
-    strides = architecture["arch_kwargs"]["strides"]
-    for axis, size in enumerate(patch):
-        factor = 1
-        for stride in strides:
-            factor *= stride[axis] if isinstance(stride, list) else stride
-        if size % factor:
-            raise SIKDError(f"{file}: {name}'s patch size {patch} must be divisible by {factor} along axis {axis}")
+def _take_split(raw: Path, preprocessed: Path) -> None:
+    if (raw / SPLITS_FILE).is_file() and not (preprocessed / SPLITS_FILE).exists():
+        write_text(preprocessed / SPLITS_FILE, (raw / SPLITS_FILE).read_text(encoding="utf-8"))
+        print(f"{raw.name}: took the split that lies beside the raw data")
 
 
-def _require(status: int, name: str) -> None:
+def _run(command: list[str], name: str) -> None:
+    environment = dict(os.environ)
+    if environment.get("nnUNet_n_proc_DA") == "0":  # sensible for a training; nnU-Net's planning crashes
+        del environment["nnUNet_n_proc_DA"]
+    status = run(command, environment)
     if status != 0:
-        raise SIKDError(f"{name}: nnU-Net's command failed (exit status {status}); its messages above say why")
+        raise SIKDError(f"{name}: {command[0]} failed (exit status {status}, see above); mend that and run it again")

@@ -1,0 +1,118 @@
+"""Configurations derived from planned ones: another resolution, patch, batch or network size."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import write_json
+
+_PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
+
+
+def derive_configuration(
+    file: Path,
+    name: str,
+    base: str,
+    *,
+    spacing: Sequence[float] | None = None,
+    patch_size: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    features_per_stage: Sequence[int] | None = None,
+    write: bool = True,
+) -> None:
+    """Add a configuration to plans: another one with other values; what it has already stays.
+
+    Args:
+        file: Plans.
+        name: Its name.
+        base: Configuration whose other values it takes.
+        spacing: Voxel spacing in mm, in the plans' order of axes; another one needs preprocessed cases of its own.
+        patch_size: In voxels.
+        batch_size: Images per batch.
+        features_per_stage: Features of each stage; fewer stages make a shallower network.
+        write: Whether to change the file, or only to check that it could be.
+
+    Raises:
+        SIKDError: The plans have no such base or another configuration of this name, or values do not fit.
+    """
+    try:
+        plans = json.loads(file.read_text(encoding="utf-8"))
+        configurations = plans["configurations"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SIKDError(f"{file}: are no plans of nnU-Net ({error}); plan the data set anew") from error
+    if base not in configurations:
+        raise SIKDError(
+            f"{file}: has no configuration {base!r} to derive {name!r} from; it has {', '.join(configurations)}"
+        )
+    whole = _resolved(configurations, base, file)
+    derived: dict[str, Any] = {"inherits_from": base}
+    if spacing is not None:
+        derived.update(data_identifier=f"{plans['plans_name']}_{name}", spacing=[float(value) for value in spacing])
+    if patch_size is not None:
+        derived["patch_size"] = list(patch_size)
+    if batch_size is not None:
+        derived["batch_size"] = batch_size
+    if features_per_stage is not None:
+        derived["architecture"] = _with_features(whole, list(features_per_stage), file)
+    _check_sizes(whole, derived, file, name)
+    if name in configurations:
+        if configurations[name] != derived:
+            raise SIKDError(
+                f"{file}: has another configuration named {name!r}; choose another name, or delete it there together "
+                "with its preprocessed cases"
+            )
+    elif write:
+        configurations[name] = derived
+        write_json(file, plans)
+        print(f"{file}: configuration {name} added")
+
+
+def _resolved(configurations: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """A configuration with what it inherits, as nnU-Net has it."""
+    chain: list[str] = []
+    while name is not None:
+        if name in chain or name not in configurations:
+            raise SIKDError(f"{file}: configuration {chain[0]!r} inherits from {name!r}, which cannot be; mend it")
+        chain.append(name)
+        name = configurations[name].get("inherits_from")
+    return {key: value for part in reversed(chain) for key, value in configurations[part].items()}
+
+
+def _with_features(configuration: dict[str, Any], features: list[int], file: Path) -> dict[str, Any]:
+    architecture = copy.deepcopy(configuration.get("architecture", {}))
+    arguments = architecture.get("arch_kwargs", {})
+    most = arguments.get("n_stages", 0)
+    if not 2 <= len(features) <= most:
+        raise SIKDError(
+            f"{file}: its network has {most or 'no'} stages and features_per_stage names {len(features)}: "
+            f"name 2 to {most}"
+        )
+    stages = len(features)
+    arguments.update(n_stages=stages, features_per_stage=features)
+    for key, value in arguments.items():
+        if isinstance(value, list) and key in _PER_STAGE:
+            arguments[key] = value[:stages]
+        elif isinstance(value, list) and key == "n_conv_per_stage_decoder":
+            arguments[key] = value[: stages - 1]
+    return dict(architecture)
+
+
+def _check_sizes(base: dict[str, Any], derived: dict[str, Any], file: Path, name: str) -> None:
+    for key in ("spacing", "patch_size"):
+        if key in derived and len(derived[key]) != len(base[key]):
+            raise SIKDError(f"{file}: {name}'s {key} {derived[key]} must have {len(base[key])} values, as {base[key]}")
+    whole = {**base, **derived}
+    strides = whole.get("architecture", {}).get("arch_kwargs", {}).get("strides", [])
+    for axis, size in enumerate(whole["patch_size"]):
+        factor = 1
+        for stride in strides:
+            factor *= stride[axis] if isinstance(stride, list) else stride
+        if size % factor:
+            raise SIKDError(
+                f"{file}: {name}'s patch size {whole['patch_size']} must be divisible by {factor} along axis {axis}"
+            )
