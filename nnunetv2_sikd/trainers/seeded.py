@@ -72,8 +72,6 @@ class Seeded(WholeCheckpoints):
         )
 
     def _seeded(self, loader: Any, stream: int, iterations: int, processes: int, cached: int) -> Any:
-        # fold "all" lists its cases in the file system's order
-        loader.indices = sorted(loader.indices)
         do_not_measure(loader.transforms)
         first = self.current_epoch * iterations
         batches = SeededBatches(loader, (self.seed, stream, self.local_rank), first, max(1, processes))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnunetv2_sikd.environment import with_trainers
 from tests.helpers import PreprocessedDataset
@@ -35,6 +36,32 @@ def make_trainer(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> MakeT
         )
 
     return make
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the progress pictures, which cost seconds an epoch."""
+    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda *_: None)
+    monkeypatch.setattr("nnunetv2_sikd.trainers.student.plot_distillation", lambda *_: None)
+
+
+def die_in(trainer: Any, epoch: int, step: int) -> None:
+    """Train until a step of an epoch, and break off there."""
+    train_step, left = trainer.train_step, epoch * trainer.num_iterations_per_epoch + step
+
+    def dying_step(batch: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return train_step(batch)
+
+    trainer.train_step = dying_step
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_training()
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
+        if hasattr(loader, "_finish"):
+            loader._finish()
 
 
 def finish(trainer: Any) -> Path:

@@ -250,21 +250,3 @@ def test_controls_of_the_papers_table_6(
     monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", validate)
     teacher.perform_actual_validation()
     assert (len(validated[0].unique()) <= 3) == flat
-
-
-def test_a_kill_while_saving_leaves_the_old_checkpoint(
-    dataset: PreprocessedDataset, make_trainer: MakeTrainer, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = teacher_file.read_bytes()
-    teacher = make_trainer(dataset, TEACHER)
-    teacher.initialize()
-
-    def killed(checkpoint: Any, file: str) -> None:
-        Path(file).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        teacher.save_checkpoint(str(teacher_file))
-    assert teacher_file.read_bytes() == before
-    assert sorted(path.name for path in teacher_file.parent.glob("checkpoint*")) == ["checkpoint_final.pth"]

@@ -6,8 +6,11 @@ import pickle
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
 from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.cost import CostRecord
+from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
@@ -32,6 +35,8 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (f"{TEACHER}_onImages", SIKDSettings(teacher_input="image")),
         (f"{TEACHER}_onLabelMaps_5epochs", SIKDSettings(teacher_input="label_map")),
         (TEACHER, SIKDSettings(teacher_input="class_average")),
+        (f"{STUDENT}_alpha1_copyView_DA5_seed0_20epochs", SIKDSettings(alpha=1.0, teacher_view="copy")),
+        (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
     ],
 )
 def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
@@ -47,6 +52,11 @@ def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
         (f"{STUDENT}_alpha1_20epochs_150iterations", f"{TEACHER}_20epochs_150iterations"),
         (f"{STUDENT}_teacherOnImages_5epochs", f"{TEACHER}_onImages_5epochs"),
         (f"{STUDENT}_teacherOnLabelMaps", f"{TEACHER}_onLabelMaps"),
+        (f"{STUDENT}_seed3", f"{TEACHER}_seed3"),
+        (f"{STUDENT}_alpha1_seed0_15epochs_100iterations", f"{TEACHER}_seed0_15epochs_100iterations"),
+        (f"{STUDENT}_DA5", f"{TEACHER}_DA5"),
+        (f"{STUDENT}_copyView_DA5_seed1_20epochs", f"{TEACHER}_DA5_seed1_20epochs"),
+        (f"{STUDENT}_teacherOnImages_DA5_seed1", f"{TEACHER}_onImages_DA5_seed1"),
     ],
 )
 def test_student_has_the_teacher_of_its_input_and_schedule(student: str, teacher: str) -> None:
@@ -67,8 +77,22 @@ def test_names_mean_schedules(name: str, schedule: Schedule) -> None:
     assert getattr(variants, name).schedule == schedule
 
 
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("nnUNetTrainer_seed0", 0),
+        ("nnUNetTrainerDA5_seed7_20epochs", 7),
+        (f"{TEACHER}_seed10", 10),
+        (f"{STUDENT}_DA5_seed3_15epochs_100iterations", 3),
+    ],
+)
+def test_names_mean_seeds(name: str, seed: int) -> None:
+    assert issubclass(getattr(variants, name), Seeded)
+    assert getattr(variants, name).seed == seed
+
+
 @pytest.mark.usefixtures("nnunet_folders")
-@pytest.mark.parametrize("base", [STUDENT, TEACHER, "nnUNetTrainer"])
+@pytest.mark.parametrize("base", [f"{STUDENT}_DA5_seed0", "nnUNetTrainerDA5", STUDENT, TEACHER, "nnUNetTrainer"])
 def test_a_schedule_is_what_the_trainer_follows(base: str) -> None:
     plans = {**make_plans("Dataset901_Tiny"), "continue_training": False}
     dataset_json = make_dataset_json(regions=False, ignore=False, channels=1, num_cases=5)
@@ -107,6 +131,16 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{TEACHER}_teacherOnImages",
         f"{TEACHER}_20epochs\n",
         "nnUNetTrainer_20epochs_",
+        "nnUNetTrainer_DA5_seed0",  # nnU-Net writes it without the underscore
+        f"{STUDENT}DA5",
+        f"{STUDENT}_seed",
+        f"{STUDENT}_seed01",  # one name per seed
+        f"{STUDENT}_seed-1",
+        f"{STUDENT}_20epochs_seed0",
+        f"{STUDENT}_seed0_DA5",
+        f"{STUDENT}_DA5_copyView",
+        f"{STUDENT}_seed0_100iterations",
+        "nnUNetTrainer_15epochs_seed0_100iterations",
         "something",
         "__path__",
     ],
@@ -114,6 +148,11 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
 def test_other_names_do_not_exist(name: str) -> None:
     with pytest.raises(AttributeError):
         getattr(variants, name)
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainer, nnUNetTrainerDA5])
+def test_bare_names_are_nnunet_s_own(trainer: type) -> None:
+    assert getattr(variants, trainer.__name__) is trainer
 
 
 @pytest.mark.parametrize("name", variants.shipped_trainers())
@@ -141,6 +180,12 @@ class TestShipped:
             # The schedule's values are set last, so nothing may come before it.
             assert mro[1] is variants._Scheduled
             assert mro.index(variants._Scheduled) < mro.index(expected)
+        assert (Seeded in mro) == ("_seed" in name)
+        assert (nnUNetTrainerDA5 in mro) == ("DA5" in name)
+        if "DA5" in name and "SIKD" in name:
+            # so that super() in teacher and student finds its augmentation
+            assert mro.index(expected) < mro.index(nnUNetTrainerDA5)
+        assert issubclass(getattr(variants, name), CostRecord)
 
 
 def test_shipped_trainers_are_named_once() -> None:
