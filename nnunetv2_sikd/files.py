@@ -15,9 +15,14 @@ def write_text(file: Path, text: str) -> None:
         file: Where it goes; its folder must exist.
         text: Its content.
     """
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write any file as :func:`write_text` does."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

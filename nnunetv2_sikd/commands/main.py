@@ -22,6 +22,7 @@ from nnunetv2_sikd.commands import (
     predict,
     prepare,
     preprocess,
+    report,
     train,
 )
 from nnunetv2_sikd.errors import SIKDError
@@ -33,6 +34,7 @@ _COMMANDS = {
     "train": train,
     "predict": predict,
     "benchmark": benchmark,
+    "report": report,
     "export": export,
     "average": average,
     "evaluate": evaluate,

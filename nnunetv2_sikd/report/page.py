@@ -1,0 +1,134 @@
+"""What the templates show: the same content for HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from nnunetv2_sikd import __version__
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.report import cost, provenance, score_tables
+from nnunetv2_sikd.report.answer import answer
+from nnunetv2_sikd.report.canvas import Picture
+from nnunetv2_sikd.report.examples import choose_examples
+from nnunetv2_sikd.report.forest import forest_plots
+from nnunetv2_sikd.report.formatting import Table
+from nnunetv2_sikd.report.methods import methods
+from nnunetv2_sikd.report.overlays import Overlay, draw_overlay
+from nnunetv2_sikd.report.paired import paired_plots
+from nnunetv2_sikd.report.results import Results
+from nnunetv2_sikd.report.tables import COMPARED, PRIMARY
+
+
+@dataclass(frozen=True)
+class Page:
+    """Content of the report.
+
+    Attributes:
+        values: What the templates are filled with.
+        pictures: All pictures, for the Markdown's folder.
+        records: Of the trainings' checkpoints.
+    """
+
+    values: Mapping[str, Any]
+    pictures: Sequence[Picture]
+    records: Sequence[dict[str, Any]]
+
+
+def make_page(results: Results) -> Page:
+    """Put all numbers into tables, words and pictures."""
+    layout, specification = results.layout, results.specification
+    forests, paired = forest_plots(results), paired_plots(results)
+    overlays, problems = _overlays(results)
+    records = provenance.training_records(layout)
+    shown = results.shown
+    values = {
+        "title": specification.title,
+        "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": __version__,
+        "answer": answer(results),
+        "arms": [specification.arm_title(arm) for arm in results.arms],
+        "baseline": specification.arm_title(specification.baseline),
+        "shown": None if shown is None else specification.arm_title(shown),
+        "scores": [(score_tables.metric_title(results, m), score_tables.paper_table(results, m)) for m in COMPARED],
+        "differences": [
+            (specification.arm_title(arm), score_tables.difference_text(results, arm))
+            for arm in dict.fromkeys(results.compared()["arm"])
+        ],
+        "secondary": None if shown is None else score_tables.secondary_text(results, shown),
+        "left_out": _left_out(results),
+        "several_trainings": bool((results.compared()["trainings"] > 1).any()),
+        "several_arms": len(set(results.compared()["arm"])) > 1,
+        "margin": f"{specification.non_inferiority_margin:g}",
+        "forests": forests,
+        "paired": paired,
+        "overlays": overlays,
+        "overlay_problems": problems,
+        "methods": methods(results),
+        "failures": score_tables.failure_table(results),
+        "failed": score_tables.failed_cases(results),
+        "failure_dice": f"{score_tables.FAILURE_DICE:g}",
+        "training_cost": cost.training_cost(layout),
+        "prediction_cost": cost.prediction_cost(layout),
+        "checkpoints": provenance.checkpoint_table(records),
+        "settings": provenance.settings(layout),
+        "versions": provenance.versions(),
+        "hashes": provenance.data_hashes(layout),
+        "missing": Table(
+            ["Test set", "Training", "Trainer"],
+            [[test.title or test.key, each.key, each.trainer] for test, each in results.scores.missing],
+            3,
+        ),
+    }
+    pictures = [*forests, *paired, *(picture for overlay in overlays for picture in overlay.pictures)]
+    return Page(values, pictures, records)
+
+
+def render(page: Page, template: str) -> str:
+    """Fill a template.
+
+    Args:
+        page: The content.
+        template: ``report.html`` or ``report.md``.
+    """
+    environment = Environment(
+        loader=PackageLoader("nnunetv2_sikd.report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return environment.get_template(template).render(page.values)
+
+
+def _overlays(results: Results) -> tuple[list[Overlay], list[str]]:
+    """Cases in pictures; what cannot be drawn is told, since the numbers do not need it."""
+    overlays, problems = [], []
+    for example in choose_examples(results):
+        try:
+            overlays.append(draw_overlay(results.layout, example))
+        except SIKDError as error:
+            problems.append(f"{example.rank} case of {example.test.key} ({example.case}): {error}")
+    return overlays, problems
+
+
+def _left_out(results: Results) -> list[str]:
+    """What is in no difference, by test set and label."""
+    rows = results.compared()
+    lines = []
+    for (test, label), group in rows.groupby(["test", "label"], sort=False):
+        absent, unpaired = int(group["absent"].max()), int(group["unpaired"].max())
+        told = []
+        if absent:
+            told.append(f"{absent} whose reference lacks the label")
+        if unpaired:
+            told.append(f"{unpaired} without a {PRIMARY.capitalize()} for every arm and training")
+        if told:
+            lines.append(f"{results.title(str(test))}, {label}: left out {' and '.join(told)} (volumes).")
+    return lines
