@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-stock",
         default=None,
         metavar="TRAINER",
-        help="trainer to compare with, left out where it is not trained (default: nnUNetTrainer of the student's "
-        "schedule)",
+        help="trainer to compare with, left out where it is not trained (default: stock nnU-Net with the "
+        "student's augmentation, seed and schedule)",
     )
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="folder for the figures")
     parser.add_argument(

@@ -26,8 +26,8 @@ def draw_figures(
         planned: Data set and configuration.
         fold: Number of the fold, or ``all``.
         student: Name of the student's trainer; its teacher's follows from it.
-        stock: Name of the trainer to compare with, left out where it is not trained; None for ``nnUNetTrainer``
-            of the student's schedule.
+        stock: Name of the trainer to compare with, left out where it is not trained; None for stock
+            nnU-Net with the student's augmentation, seed and schedule.
         output: Folder; made if it is not there.
         case: Case whose features are shown; None for the first validation case.
         slice_index: Its slice, as preprocessed; None for the one with the most foreground classes, then pixels.

@@ -72,8 +72,8 @@ def load_networks(
         planned: Data set and configuration.
         fold: Number of the fold, or ``all``.
         student: Name of the student's trainer; its teacher's follows from it.
-        stock: Name of the trainer to compare with; None for ``nnUNetTrainer`` of the student's schedule. A line
-            is printed where it is not trained.
+        stock: Name of the trainer to compare with; None for stock nnU-Net with the student's
+            augmentation, seed and schedule. A line is printed where it is not trained.
         device: ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
@@ -120,8 +120,9 @@ def load_networks(
 
 
 def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
-    """Name of the stock trainer with a student's schedule."""
-    return re.sub("_SIKDTeacher(_onImages|_onLabelMaps)?", "", student.teacher_class.__name__)
+    """Name of the stock trainer with a student's augmentation, seed and schedule."""
+    name = student.teacher_class.__name__
+    return re.sub("_SIKDTeacher(?:_onImages|_onLabelMaps)?(?:_(DA5))?", lambda found: found[1] or "", name)
 
 
 def _trainer_class(name: str) -> type[nnUNetTrainer]:

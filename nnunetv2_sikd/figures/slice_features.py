@@ -144,14 +144,16 @@ def compare(view: SliceFeatures) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Mean over the cases of what :func:`compare` gives, one line a network, for whole slices."""
+    """Mean over the cases of what :func:`compare` gives, one line a network and region."""
     lines = []
-    for network in dict.fromkeys(row["network"] for row in rows):
-        chosen = [row for row in rows if (row["network"], row["region"]) == (network, "slice")]
-        mse, rotated, cka = (np.nanmean([row[key] for row in chosen]) for key in ("mse", "mse_rotated", "cka"))
+    for network, region in dict.fromkeys((row["network"], row["region"]) for row in rows):
+        chosen = [row for row in rows if (row["network"], row["region"]) == (network, region)]
+        mse, rotated, cka, variance = (
+            np.nanmean([row[key] for row in chosen]) for key in ("mse", "mse_rotated", "cka", "teacher_variance")
+        )
         lines.append(
-            f"{network} to teacher: MSE {mse:.3f}, rotated {rotated:.3f}, linear CKA {cka:.3f} "
-            f"(mean of {len(chosen)} cases, a slice each)"
+            f"{network} to teacher, {region}: MSE {mse:.3f}, rotated {rotated:.3f}, linear CKA {cka:.3f}, teacher's "
+            f"variance {variance:.3f} (mean of {len(chosen)} cases, a slice each)"
         )
     return "\n".join(lines)
 
