@@ -203,7 +203,8 @@ def test_workers_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cases = {f"case_{i}": (SQUARE, np.roll(SQUARE, i % 3, axis=1)) for i in range(5)}
     references, predictions = make_folders(tmp_path, cases)
     evaluate_folder(references, predictions, num_processes=1, output=tmp_path / "alone")
-    monkeypatch.setattr(folder, "_WORKER_START", -1.0)
+    monkeypatch.setattr(folder, "_WORTH_WORKERS", -1.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     evaluate_folder(references, predictions, num_processes=2, output=tmp_path / "together")
     for name in ("summary.json", "metrics.csv"):
         assert (tmp_path / "alone" / name).read_text() == (tmp_path / "together" / name).read_text()
@@ -217,7 +218,8 @@ def test_killed_worker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(folder, "evaluate_case", die)
         return pool(tasks, workers)
 
-    monkeypatch.setattr(folder, "_WORKER_START", -1.0)
+    monkeypatch.setattr(folder, "_WORTH_WORKERS", -1.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr(folder, "_results_of_workers", killed)
     with pytest.raises(SIKDError, match="a worker process died"):
         evaluate_folder(references, predictions, num_processes=2)
