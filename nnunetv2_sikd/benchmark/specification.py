@@ -114,7 +114,7 @@ class TestSet(_Part):
         match = re.search(self.patient, case)
         found = match and (match[1] if match.re.groups else match[0])
         if not found:
-            raise SIKDError(f"test set {self.key}: patient {self.patient!r} finds none in the case {case}: mend it")
+            raise SIKDError(f"patient {self.patient!r} of {self.key} finds none in the case {case}: mend the pattern")
         return found
 
 
