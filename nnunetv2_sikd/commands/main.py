@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -100,7 +101,11 @@ class _TerminatedError(KeyboardInterrupt):
 def _interrupted_by_termination() -> Iterator[None]:
     """Treat SIGTERM (Slurm, Snakemake, ``timeout``) like Ctrl-C, so that commands that were started end too."""
 
+    process = os.getpid()
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a forked worker, whose pool ends it in this way
+            os._exit(128 + signal.SIGTERM)
         raise _TerminatedError
 
     try:
