@@ -100,7 +100,6 @@ class _TerminatedError(KeyboardInterrupt):
 @contextmanager
 def _interrupted_by_termination() -> Iterator[None]:
     """Treat SIGTERM (Slurm, Snakemake, ``timeout``) like Ctrl-C, so that commands that were started end too."""
-
     process = os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
