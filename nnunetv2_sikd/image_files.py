@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -84,12 +85,29 @@ def is_whole(file: Path) -> bool:
             image: Any = nibabel.load(file)
             np.asarray(image.dataobj)
         elif file.suffix in (".tif", ".tiff"):
-            tifffile.imread(file)
+            return _tiff_is_whole(file)
         elif file.suffix == ".bmp":
             content = file.read_bytes()
-            return len(content) >= int.from_bytes(content[2:6], "little")
+            return len(content) > 6 and len(content) >= int.from_bytes(content[2:6], "little")
         else:
             sitk.ReadImage(str(file))
     except Exception:  # each reader has errors of its own
         return False
     return True
+
+
+def _tiff_is_whole(file: Path) -> bool:
+    damage: list[logging.LogRecord] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        damage.append(record)
+        return False
+
+    # Of a cut file tifffile returns the pages that are left, and logs an error.
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(note)
+    try:
+        tifffile.imread(file)
+    finally:
+        logger.removeFilter(note)
+    return not any(record.levelno >= logging.ERROR for record in damage)
