@@ -1,0 +1,139 @@
+"""Prediction: whole files stay, half ones are made again, another training's are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunetv2_sikd import prediction as module
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.image_files import is_whole
+from nnunetv2_sikd.prediction import COST_FILE, predict
+from nnunetv2_sikd.training import fold_folder
+from tests.helpers import PreprocessedDataset
+
+TRAINER = "nnUNetTrainer_SIKDStudent"
+
+
+class NnUNet:
+    """Predicts zeros for whatever is missing, as ``nnUNetv2_predict --continue_prediction`` does."""
+
+    def __init__(self, folder: Path, dataset: PreprocessedDataset) -> None:
+        self.dataset, self.images, self.output = dataset, folder / "images", folder / "predicted"
+        self.predicted: list[str] = []
+        self.stops_after: int | None = None
+        self.images.mkdir()
+        for case in ("a", "b", "c"):
+            for channel in range(2):
+                (self.images / f"{case}_{channel:04d}.nii.gz").touch()
+        planned = module.PlannedConfiguration.load(dataset.name, "2d", "nnUNetPlans")
+        self.model = fold_folder(planned, TRAINER, 0)
+
+    def train(self, weights: str = "weights") -> None:
+        self.model.mkdir(parents=True, exist_ok=True)
+        (self.model / "checkpoint_final.pth").write_text(weights)
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+        assert "--continue_prediction" in command
+        cases = [file.name.removesuffix("_0000.nii.gz") for file in sorted(self.images.glob("*_0000.nii.gz"))]
+        missing = [case for case in cases if not (self.output / f"{case}.nii.gz").exists()]
+        for case in missing[: self.stops_after]:
+            label = SimpleITK.GetImageFromArray(np.zeros((3, 8, 8), np.uint8))
+            SimpleITK.WriteImage(label, str(self.output / f"{case}.nii.gz"))
+            self.predicted.append(case)
+        return 0 if self.stops_after is None else 1
+
+    def predict(self, fold: int = 0, images: Path | None = None) -> list[str]:
+        """Predict; the cases for which nnU-Net had to."""
+        self.predicted.clear()
+        predict(images or self.images, self.output, self.dataset.name, fold=fold, trainer=TRAINER, device="cpu")
+        return self.predicted
+
+
+@pytest.fixture
+def nnunet(dataset_2d: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NnUNet:
+    fake = NnUNet(tmp_path, dataset_2d)
+    monkeypatch.setattr(module, "run", fake.run)
+    fake.train()
+    return fake
+
+
+def test_once_with_its_cost(nnunet: NnUNet) -> None:
+    assert nnunet.predict() == ["a", "b", "c"]
+    cost = json.loads((nnunet.output / COST_FILE).read_text())
+    assert (cost["cases"], cost["device"]) == (3, "cpu")
+    assert cost["seconds"] >= 0
+    assert nnunet.predict() == []
+    assert json.loads((nnunet.output / COST_FILE).read_text()) == cost
+
+
+def test_half_a_prediction_is_made_again(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    file = nnunet.output / "b.nii.gz"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert nnunet.predict() == ["b"]
+    assert is_whole(file)
+
+
+def test_cut_prediction_is_told_and_continued(nnunet: NnUNet) -> None:
+    nnunet.stops_after = 1
+    with pytest.raises(SIKDError, match=r"prediction failed for 2 of 3 cases \(exit status 1, see above\)"):
+        nnunet.predict()
+    nnunet.stops_after = None
+    assert nnunet.predict() == ["b", "c"]
+    assert json.loads((nnunet.output / COST_FILE).read_text())["cases"] == 2
+
+
+def test_killed_before_the_cost_was_written(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    (nnunet.output / COST_FILE).unlink()
+    assert nnunet.predict() == []
+    assert json.loads((nnunet.output / COST_FILE).read_text())["seconds"] is None
+
+
+def test_another_training_or_other_images_are_refused(nnunet: NnUNet, tmp_path: Path) -> None:
+    nnunet.predict()
+    other = tmp_path / "other_images"
+    other.mkdir()
+    for channel in range(2):
+        (other / f"a_{channel:04d}.nii.gz").touch()
+    with pytest.raises(SIKDError, match="holds predictions of another training or of other images"):
+        nnunet.predict(images=other)
+    nnunet.train("other weights")
+    with pytest.raises(SIKDError, match="holds predictions of another training or of other images"):
+        nnunet.predict()
+    nnunet.train()
+    assert nnunet.predict() == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[1]"])
+def test_damaged_claim_is_refused(nnunet: NnUNet, content: str) -> None:
+    nnunet.predict()
+    (nnunet.output / "predicted_with.json").write_text(content)
+    with pytest.raises(SIKDError, match="holds predictions of another training"):
+        nnunet.predict()
+
+
+def test_files_of_others_are_left_alone(nnunet: NnUNet) -> None:
+    nnunet.output.mkdir()
+    (nnunet.output / "a.nii.gz").write_text("precious")
+    with pytest.raises(SIKDError, match="holds files that this command did not write"):
+        nnunet.predict()
+    assert (nnunet.output / "a.nii.gz").read_text() == "precious"
+
+
+def test_what_is_not_there(nnunet: NnUNet, tmp_path: Path) -> None:
+    with pytest.raises(
+        SIKDError, match=r"has no finished training .*; run nnUNetv2_sikd train -d .* -f 1 -tr nnUNetTr"
+    ):
+        nnunet.predict(fold=1)
+    with pytest.raises(SIKDError, match="nowhere: no such folder of images"):
+        nnunet.predict(images=tmp_path / "nowhere")
+    nnunet.output.write_text("a file")
+    with pytest.raises(SIKDError, match="predicted: cannot be written"):
+        nnunet.predict()
