@@ -27,12 +27,14 @@ class Picture:
         data: Its content.
         alt: What it shows, for those who do not see it.
         caption: How to read it.
+        width: Inches at which its text has the size of a caption; 0 for pictures without text.
     """
 
     name: str
     data: bytes
     alt: str
     caption: str = ""
+    width: float = 0.0
 
     @property
     def uri(self) -> str:

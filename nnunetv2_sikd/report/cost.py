@@ -52,7 +52,7 @@ def training_cost(layout: Layout) -> Table:
         "Median time of an epoch, other columns means over trainings; final validation not counted. Peak memory: "
         "allocated on the GPU, or resident without one. A teacher shared by several arms is counted for each."
     )
-    return Table(headers, rows, 2, note)
+    return Table(headers, rows, (0, 1), note)
 
 
 def prediction_cost(layout: Layout) -> Table:
@@ -72,7 +72,7 @@ def prediction_cost(layout: Layout) -> Table:
                 title = layout.specification.arm_title(arm)
                 rows.append([test.title or test.key, title, _names(costs, "device"), duration(per_case), memory(peak)])
     note = "Stock and student run the same network: differences are those of the machine's load."
-    return Table(["Test set", "Arm", "Device", "Time per case", "Peak memory"], rows, 3, note)
+    return Table(["Test set", "Arm", "Device", "Time per case", "Peak memory"], rows, range(3), note)
 
 
 def teacher_of(training: Training) -> str | None:

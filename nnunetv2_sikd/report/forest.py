@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from nnunetv2_sikd.report import formatting as f
-from nnunetv2_sikd.report.canvas import BETTER, UNCLEAR, WORSE, Picture, as_svg, new_figure, plain
+from nnunetv2_sikd.report.canvas import BETTER, UNCLEAR, WIDTH, WORSE, Picture, as_svg, new_figure, plain
 from nnunetv2_sikd.report.pairing import MEAN_LABEL
 from nnunetv2_sikd.report.results import Results
 from nnunetv2_sikd.report.tables import PRIMARY
@@ -90,6 +90,7 @@ def _draw(groups: Sequence[_Group], name: str, what: str, results: Results) -> P
     axes.set_ylim(y + 0.6, 0.8)
     axes.tick_params(axis="y", length=0)
     plain(axes)
+    axes.locator_params(axis="x", nbins=6)
     axes.spines["left"].set_visible(False)
     baseline = results.specification.arm_title(results.specification.baseline)
     axes.set_xlabel(f"Dice difference from {baseline}\n← worse        better →", fontsize=9)
@@ -103,7 +104,7 @@ def _draw(groups: Sequence[_Group], name: str, what: str, results: Results) -> P
     )
     if margins:
         caption += f" Dotted: the margin of non-inferiority ({results.specification.non_inferiority_margin:g})."
-    return Picture(name, as_svg(figure), f"Forest plot of Dice differences. {told}.", caption)
+    return Picture(name, as_svg(figure), f"Forest plot of Dice differences. {told}.", caption, WIDTH)
 
 
 def _draw_line(axes: Axes, y: float, difference: float, low: float, high: float) -> None:

@@ -16,16 +16,24 @@ class Table:
     """A table of text, for HTML and Markdown alike.
 
     Attributes:
-        headers: Of the columns; the first ``text_columns`` are text, the others are set right.
-        rows: Cells of each row.
-        text_columns: Number of columns of text at the left.
+        headers: Of the columns.
+        rows: Cells of each row; a row of one cell is a heading of those below it.
+        text: Indices of the columns of text; the others are numbers, set right.
         note: What to know when reading it.
+        groups: Title and number of columns of each group of columns, from the left; empty for no groups.
     """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
-    text_columns: int = 1
+    text: Sequence[int] = (0,)
     note: str = ""
+    groups: Sequence[tuple[str, int]] = ()
+
+    @property
+    def full_headers(self) -> list[str]:
+        """Headers that name their group, for formats without groups."""
+        titles = [title for title, columns in self.groups for _ in range(columns)] or [""] * len(self.headers)
+        return [f"{title}: {header}" if title else header for title, header in zip(titles, self.headers, strict=True)]
 
 
 def value(metric: str, number: float) -> str:
@@ -34,8 +42,12 @@ def value(metric: str, number: float) -> str:
 
 
 def signed(metric: str, number: float) -> str:
-    """A difference, with its sign."""
-    return NOTHING if math.isnan(number) else f"{number:+.{_decimals(metric)}f}".replace("-", "−")
+    """A difference, with its sign if it is not 0 as printed."""
+    if math.isnan(number):
+        return NOTHING
+    decimals = _decimals(metric)
+    shown = round(number, decimals)
+    return f"{shown:+.{decimals}f}".replace("-", "−") if shown else f"{0:.{decimals}f}"
 
 
 def interval(metric: str, low: float, high: float) -> str:

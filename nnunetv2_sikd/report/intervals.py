@@ -10,6 +10,8 @@ from scipy import stats
 
 RESAMPLES = 9999
 CONFIDENCE = 0.95
+ENOUGH_PATIENTS = 20
+"""Of fewer, the interval over patients alone covers less than it says: 90 % with 10 patients (simulated)."""
 _SEED = 20240610
 
 Matrix = NDArray[np.float64]

@@ -20,7 +20,8 @@ from nnunetv2_sikd.evaluation.images import Segmentation, read_segmentation
 from nnunetv2_sikd.evaluation.labels import LabelTable, MatchedLabel, match_labels
 from nnunetv2_sikd.report.canvas import LABEL_COLOURS, Picture, as_png, new_figure
 from nnunetv2_sikd.report.examples import Example
-from nnunetv2_sikd.report.formatting import value
+from nnunetv2_sikd.report.formatting import signed, value
+from nnunetv2_sikd.report.scores import training_key
 from nnunetv2_sikd.report.tables import PRIMARY
 
 _THICK = 1.5  # an axis whose spacing is so many times the others' is the one between slices
@@ -74,6 +75,8 @@ def draw_overlay(layout: Layout, example: Example) -> Overlay:
     titles = {"Reference": "Reference"}
     for training, dice in zip((example.baseline, example.arm), example.dice, strict=True):
         file = layout.predictions(test, training) / reference_file.name
+        if not file.is_file():
+            raise SIKDError(f"{file}: not there")
         masks[training.arm] = _masks(read_segmentation(file, reader, source), labels, predicted=True)
         titles[training.arm] = f"{specification.arm_title(training.arm)}: Dice {value(PRIMARY, dice)}"
     if any(mask.shape != image.shape for found in masks.values() for mask in found.values()):
@@ -92,9 +95,10 @@ def draw_overlay(layout: Layout, example: Example) -> Overlay:
         title, outline = titles[name], cut["Reference"]
         file_name = f"{where}_{'reference' if name == 'Reference' else name}.png"
         pictures.append(_panel(shown, found, outline, spacing, box, file_name, f"{what}: {title}", title))
-    change = value(PRIMARY, example.dice[1] - example.dice[0])
+    change = signed(PRIMARY, example.dice[1] - example.dice[0])
+    pair = training_key(example.arm.seed, example.arm.fold)
     return Overlay(
-        f"{example.rank.capitalize()} difference ({change}): {what}, {example.arm.key}",
+        f"{test.title or test.key}: {example.rank} difference, {change} ({what}, {pair})",
         tuple(pictures),
         tuple((label.name, LABEL_COLOURS[i % len(LABEL_COLOURS)]) for i, label in enumerate(labels)),
     )
@@ -151,8 +155,8 @@ def _panel(
     alt: str,
     caption: str,
 ) -> Picture:
-    low, high = np.percentile(image, (0.5, 99.5))
     image = image[box]
+    low, high = np.percentile(image, (0.5, 99.5))
     height, width = (size * step for size, step in zip(image.shape, spacing, strict=True))
     figure = new_figure(_INCHES, dpi=_DPI, width=_INCHES)
     axes = figure.add_axes((0, 0, 1, 1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
@@ -17,6 +19,7 @@ from nnunetv2_sikd.report.canvas import Picture
 from nnunetv2_sikd.report.examples import choose_examples
 from nnunetv2_sikd.report.forest import forest_plots
 from nnunetv2_sikd.report.formatting import Table
+from nnunetv2_sikd.report.intervals import ENOUGH_PATIENTS
 from nnunetv2_sikd.report.methods import methods
 from nnunetv2_sikd.report.overlays import Overlay, draw_overlay
 from nnunetv2_sikd.report.paired import paired_plots
@@ -55,13 +58,11 @@ def make_page(results: Results) -> Page:
         "baseline": specification.arm_title(specification.baseline),
         "shown": None if shown is None else specification.arm_title(shown),
         "scores": [(score_tables.metric_title(results, m), score_tables.paper_table(results, m)) for m in COMPARED],
-        "differences": [
-            (specification.arm_title(arm), score_tables.difference_text(results, arm))
-            for arm in dict.fromkeys(results.compared()["arm"])
-        ],
-        "secondary": None if shown is None else score_tables.secondary_text(results, shown),
+        "differences": score_tables.difference_tables(results),
+        "secondary": None if shown is None else score_tables.secondary_table(results, shown),
         "left_out": _left_out(results),
         "several_trainings": bool((results.compared()["trainings"] > 1).any()),
+        "few_patients": _few_patients(results),
         "several_arms": len(set(results.compared()["arm"])) > 1,
         "margin": f"{specification.non_inferiority_margin:g}",
         "forests": forests,
@@ -81,7 +82,7 @@ def make_page(results: Results) -> Page:
         "missing": Table(
             ["Test set", "Training", "Trainer"],
             [[test.title or test.key, each.key, each.trainer] for test, each in results.scores.missing],
-            3,
+            range(3),
         ),
     }
     pictures = [*forests, *paired, *(picture for overlay in overlays for picture in overlay.pictures)]
@@ -103,8 +104,14 @@ def render(page: Page, template: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["breakable"] = _breakable
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment.get_template(template).render(page.values)
+
+
+def _breakable(text: str) -> Markup:
+    """Names and paths with places where a line may break."""
+    return Markup(str(escape(text)).replace("/", "/<wbr>").replace("_", "_<wbr>"))
 
 
 def _overlays(results: Results) -> tuple[list[Overlay], list[str]]:
@@ -114,8 +121,22 @@ def _overlays(results: Results) -> tuple[list[Overlay], list[str]]:
         try:
             overlays.append(draw_overlay(results.layout, example))
         except SIKDError as error:
-            problems.append(f"{example.rank} case of {example.test.key} ({example.case}): {error}")
+            problems.append(
+                f"{example.rank} case of {example.test.key} ({example.case}): {_without_folder(error, results)}"
+            )
     return overlays, problems
+
+
+def _without_folder(error: SIKDError, results: Results) -> str:
+    """A page may be passed on: where the benchmark lies on this machine is nobody's business."""
+    return str(error).replace(f"{results.layout.output}{os.sep}", "")
+
+
+def _few_patients(results: Results) -> int:
+    """The fewest patients of any interval over patients alone; 0 if all have enough for what the interval claims."""
+    rows = results.compared()
+    fewest = rows.loc[rows["trainings"] == 1, "patients"].min()
+    return int(fewest) if fewest < ENOUGH_PATIENTS else 0
 
 
 def _left_out(results: Results) -> list[str]:

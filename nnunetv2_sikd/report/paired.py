@@ -33,7 +33,8 @@ def paired_plots(results: Results) -> list[Picture]:
 def _draw(results: Results, test: str, scores: dict[str, PatientScores]) -> Picture:
     columns = min(_COLUMNS, len(scores))
     rows = math.ceil(len(scores) / columns)
-    figure = new_figure(2.9 * rows, min(WIDTH, 1.1 + 1.9 * columns))
+    width = {1: 2.6, 2: 3.9}.get(columns, WIDTH)
+    figure = new_figure(2.9 * rows, width)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     titles = [results.specification.arm_title(arm).replace(" ", "\n", 1) for arm in next(iter(scores.values())).arms]
     told = []
@@ -55,10 +56,5 @@ def _draw(results: Results, test: str, scores: dict[str, PatientScores]) -> Pict
     for axes in panels[::columns]:
         axes.set_ylabel("Dice", fontsize=9)
     caption = f"{results.title(test)}. {'; '.join(told)}. Blue: better, orange: worse, black: mean."
-    name = f"paired_{test}.svg"
-    return Picture(
-        name,
-        as_svg(figure),
-        f"Dice of each patient, baseline and {titles[1]}. {'; '.join(told)}.".replace("\n", " "),
-        caption,
-    )
+    alt = f"Dice of each patient, baseline and {titles[1]}. {'; '.join(told)}.".replace("\n", " ")
+    return Picture(f"paired_{test}.svg", as_svg(figure), alt, caption, width)

@@ -39,7 +39,7 @@ def versions() -> Table:
             rows.append([package, version(package)])
         except PackageNotFoundError:
             rows.append([package, NOTHING])
-    return Table(["Software", "Version"], rows, 2)
+    return Table(["Software", "Version"], rows, range(2))
 
 
 def data_hashes(layout: Layout) -> Table:
@@ -55,7 +55,7 @@ def data_hashes(layout: Layout) -> Table:
             rows.append([f"{folder.parent.name}/{folder.name} ({len(references)} references)", _hash(references)])
         except SIKDError:
             rows.append([f"{test.dataset}/{test.references}", NOTHING])
-    return Table(["Data", "SHA-256"], rows, 2)
+    return Table(["Data", "SHA-256"], rows, range(2))
 
 
 def training_records(layout: Layout) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def checkpoint_table(records: list[dict[str, Any]]) -> Table:
             ]
         )
     headers = ["Training", "Trainer", "Weights (SHA-256)", "Teacher's weights", "Teacher's pseudo Dice", "Parameters"]
-    return Table(headers, rows, 5, "Whole hashes are in trainings.csv.")
+    return Table(headers, rows, range(5), "Whole hashes are in trainings.csv.")
 
 
 def _record(layout: Layout, training: Training) -> dict[str, Any]:

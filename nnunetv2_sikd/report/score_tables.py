@@ -11,6 +11,7 @@ from nnunetv2_sikd.report import formatting as f
 from nnunetv2_sikd.report.formatting import Table
 from nnunetv2_sikd.report.pairing import MEAN_LABEL
 from nnunetv2_sikd.report.results import Results
+from nnunetv2_sikd.report.scores import DISTANCES
 from nnunetv2_sikd.report.tables import COMPARED, PRIMARY
 
 FAILURE_DICE = 0.5
@@ -34,71 +35,90 @@ def paper_table(results: Results, metric: str) -> Table:
     chosen = results.summary[results.summary["metric"] == metric]
     rows = {(row["arm"], row["test"], row["label"]): row for row in chosen.to_dict("records")}
     several = bool((chosen["trainings"] > 1).any())
-    note = "Mean ± standard deviation over patients" + (
-        "; in brackets: standard deviation of the mean between trainings." if several else "."
-    )
+    note = "Mean ± standard deviation over patients"
+    note += "; t: standard deviation of the mean between trainings" if several else ""
+    note += "; m: median, since a structure that is missed counts as the diagonal" if metric in DISTANCES else ""
     return Table(
-        ["Arm", *(f"{results.title(test)}: {_short(label)}" for test, label in columns)],
+        ["Arm", *(_short(label) for _, label in columns)],
         [
             [results.specification.arm_title(arm), *(_cell(rows.get((arm, *column)), metric) for column in columns)]
             for arm in results.arms
         ],
-        note=note,
+        note=f"{note}.",
+        groups=[("", 1), *((results.title(test.key), len(results.labels(test.key))) for test in results.tests)],
     )
 
 
-def difference_text(results: Results, arm: str) -> Table:
-    """Dice differences of one arm from the baseline, with intervals and tests."""
-    baseline = results.specification.arm_title(results.specification.baseline)
-    headers = ["Test set", "Label", "Verdict", "Difference", "95 % interval", "p", "p (Holm)"]
-    headers += [baseline, results.specification.arm_title(arm), "Patients", "Better / worse", "Trainings"]
-    rows = [
-        [
-            results.title(row["test"]),
-            _short(row["label"]),
-            row["verdict"],
-            f.signed(PRIMARY, row["difference"]),
-            f.interval(PRIMARY, row["low"], row["high"]),
-            f.p_value(row["p"]),
-            f.p_value(row["p_holm"]),
-            f.value(PRIMARY, row["mean_baseline"]),
-            f.value(PRIMARY, row["mean_arm"]),
-            str(row["patients"]),
-            f"{row['better']} / {row['worse']}",
-            str(row["trainings"]),
-        ]
-        for row in results.compared(arm).to_dict("records")
-    ]
-    return Table(headers, rows, 3)
+def difference_tables(results: Results) -> list[tuple[str, Table]]:
+    """Dice differences from the baseline with intervals and tests: one table for one arm, else one per test set."""
+    arms = list(dict.fromkeys(results.compared()["arm"]))
+    if len(arms) == 1:
+        grouped = [(results.title(test.key), results.compared(test=test.key), "label") for test in results.tests]
+        return [(f"{results.specification.arm_title(arms[0])}: Dice", _differences(results, "Label", grouped))]
+    tables = []
+    for test in results.tests:
+        rows = results.compared(test=test.key)
+        grouped = [(_short(label), rows[rows["label"] == label], "arm") for label in results.labels(test.key)]
+        if len(rows):
+            tables.append((f"{results.title(test.key)}: Dice", _differences(results, "Arm", grouped)))
+    return tables
 
 
-def secondary_text(results: Results, arm: str) -> Table:
+def _differences(results: Results, first: str, grouped: list[tuple[str, pd.DataFrame, str]]) -> Table:
+    headers = [first, "Difference", "95 % interval", "Verdict", "p", "p (Holm)"]
+    headers += [results.specification.arm_title(results.specification.baseline), "With arm", "Patients"]
+    rows: list[list[str]] = []
+    for heading, chosen, key in grouped:
+        rows += [[heading]] if len(chosen) else []
+        for row in chosen.to_dict("records"):
+            name = _short(row["label"]) if key == "label" else results.specification.arm_title(row["arm"])
+            rows.append(
+                [
+                    name,
+                    f.signed(PRIMARY, row["difference"]),
+                    f.interval(PRIMARY, row["low"], row["high"]),
+                    row["verdict"],
+                    f.p_value(row["p"]),
+                    f.p_value(row["p_holm"]),
+                    f.value(PRIMARY, row["mean_baseline"]),
+                    f.value(PRIMARY, row["mean_arm"]),
+                    str(row["patients"]),
+                    f"{row['better']} / {row['worse']}",
+                    str(row["trainings"]),
+                ]
+            )
+    return Table([*headers, "Better / worse", "Trainings"], rows, (0, 3))
+
+
+def secondary_table(results: Results, arm: str) -> Table:
     """Differences of the other metrics of one arm."""
-    rows = []
+    rows: list[list[str]] = []
     for metric in COMPARED[1:]:
-        for row in results.compared(arm, metric=metric).to_dict("records"):
-            numbers = [f.signed(metric, row["difference"]), f.interval(metric, row["low"], row["high"])]
-            title = metric_title(results, metric)
-            rows.append([title, results.title(row["test"]), _short(row["label"]), row["verdict"], *numbers])
-    return Table(["Metric", "Test set", "Label", "Verdict", "Difference", "95 % interval"], rows, 4)
+        for test in results.tests:
+            chosen = results.compared(arm, test.key, metric).to_dict("records")
+            rows += [[f"{metric_title(results, metric)}: {results.title(test.key)}"]] if chosen else []
+            for row in chosen:
+                numbers = [f.signed(metric, row["difference"]), f.interval(metric, row["low"], row["high"])]
+                rows.append([_short(row["label"]), *numbers, row["verdict"]])
+    return Table(["Label", "Difference", "95 % interval", "Verdict"], rows, (0, 3))
 
 
 def failure_table(results: Results) -> Table:
     """How often each arm misses a structure, finds one that is not there, or gets it badly wrong."""
-    rows = []
+    rows: list[list[str]] = []
+    frame = results.frame
     for test in results.tests:
         for label in results.labels(test.key):
-            for arm in results.arms if label != MEAN_LABEL else []:
-                frame = results.frame
-                chosen = frame[(frame["test"] == test.key) & (frame["label"] == label) & (frame["arm"] == arm)]
-                if len(chosen):
-                    title = results.specification.arm_title(arm)
-                    rows.append([results.title(test.key), label, title, *_count_failures(chosen)])
+            chosen = frame[(frame["test"] == test.key) & (frame["label"] == label)]
+            rows += [[f"{results.title(test.key)}: {label}"]] if len(chosen) else []
+            for arm in dict.fromkeys(arm for arm in results.arms if (chosen["arm"] == arm).any()):
+                title = results.specification.arm_title(arm)
+                rows.append([title, *_count_failures(chosen[chosen["arm"] == arm])])
     note = (
-        "Volumes × trainings. The means are over those whose reference has the label; false findings are counted here."
+        "Volumes × trainings. The means are over those whose reference has the label."
     )
-    headers = ["Test set", "Label", "Arm", "Reference has it", f"Dice below {FAILURE_DICE:g}", "Missed altogether"]
-    return Table([*headers, "Reference lacks it", "False findings"], rows, 3, note)
+    headers = ["Arm", f"Dice below {FAILURE_DICE:g}", "Missed altogether", "of", "False findings", "of"]
+    return Table(headers, rows, note=note)
 
 
 def failed_cases(results: Results) -> Table:
@@ -123,7 +143,7 @@ def failed_cases(results: Results) -> Table:
     return Table(
         ["Case", "Test set", "Label", "Arm", "Training", "Dice"],
         rows,
-        5,
+        range(5),
         f"The {_LISTED} lowest; {more} more are in scores.csv." if more > 0 else "",
     )
 
@@ -131,8 +151,10 @@ def failed_cases(results: Results) -> Table:
 def _cell(row: dict[Hashable, Any] | None, metric: str) -> str:
     if row is None or not row["patients"]:
         return f.NOTHING
+    more = [f"m {f.value(metric, row['median'])}"] if metric in DISTANCES else []
+    more += [f"t {f.value(metric, row['sd_trainings'])}"] if row["trainings"] > 1 else []
     text = f"{f.value(metric, row['mean'])} ± {f.value(metric, row['sd_patients'])}"
-    return text + (f" ({f.value(metric, row['sd_trainings'])})" if row["trainings"] > 1 else "")
+    return f"{text} ({', '.join(more)})" if more else text
 
 
 def _count_failures(rows: pd.DataFrame) -> list[str]:
@@ -141,7 +163,7 @@ def _count_failures(rows: pd.DataFrame) -> list[str]:
     annotated = rows["empty"].isin(["none", "prediction"])
     poor = int((rows.loc[annotated, PRIMARY] < FAILURE_DICE).sum())
     lacking = numbers["reference"] + numbers["both"]
-    return [str(n) for n in (int(annotated.sum()), poor, numbers["prediction"], lacking, numbers["reference"])]
+    return [str(n) for n in (poor, numbers["prediction"], int(annotated.sum()), numbers["reference"], lacking)]
 
 
 def _short(label: str) -> str:
