@@ -100,6 +100,8 @@ def test_teacher_features_are_those_of_its_own_forward_pass(
     finish_fold(dataset_2d)
     planned = load(dataset_2d)
     networks = load_networks(planned, 0, STUDENT, STOCK)
+    for network in (networks.teacher, *networks.students.values()):
+        assert not network.encoder.training  # dropout, where plans have it, would blur the features
     view = slice_features(planned, networks, "case_01")
     seen: list[torch.Tensor] = []
     networks.teacher.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
