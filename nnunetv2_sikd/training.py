@@ -73,7 +73,7 @@ def _trainers(name: str) -> tuple[list[str], bool]:
         return [known.teacher_class.__name__, name], known.sikd.teacher_input == "class_average"
     if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDBase):
         return [name], known.sikd.teacher_input == "class_average"
-    if known is None and "SIKD" in name:
+    if known is None and name.startswith("nnUNetTrainer_SIKD"):
         raise SIKDError(f"-tr {name}: no trainer of this package; nnUNetv2_sikd doctor lists them")
     return [name], False
 

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_sikd.errors import SIKDError
 
     layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)
-    steps = plan_steps(layout, as_file(args.benchmark), Machine(args.device, args.np, args.memory_mb))
     if args.only is None:  # whoever starts single steps has checked the whole before
         check_benchmark(layout)
+    steps = plan_steps(layout, as_file(args.benchmark), Machine(args.device, args.np, args.memory_mb))
     if args.dry_run:
         show_steps(steps, done_steps(steps, layout))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK
 
 from nnunetv2_sikd.commands import doctor
-from nnunetv2_sikd.commands.main import main
+from nnunetv2_sikd.commands.main import _COMMANDS, main
 from nnunetv2_sikd.environment import trainer_folder
 from tests.helpers import PreprocessedDataset
 
@@ -35,7 +36,7 @@ def test_package_and_help_load_nothing_heavy(code: str) -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["doctor", "preprocess", "train", "export", "average", "demo"])
+@pytest.mark.parametrize("command", list(_COMMANDS))
 def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
@@ -70,9 +71,17 @@ def test_missing_folder_variable(
         (["preprocess", "-d", DATASET, "-p", "otherPlans"], "otherPlans.json: not there, the data set is not planned"),
         (["preprocess", "-d", DATASET, "-c", "4d"], "has no configuration '4d'; choose one of"),
         (["preprocess", "-d", DATASET, "-c", "3d_fullres"], "configuration '3d_fullres' is not preprocessed"),
-        (["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer"], "no student's trainer of this package"),
-        (["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer_SIKDTeacher"], "no student's trainer"),
-        (["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer_SIKDStudnet"], "no student's trainer"),
+        (
+            ["train", "-d", DATASET, "-f", "0", "-tr", "nnUNetTrainer_SIKDStudnet"],
+            "no trainer of this package",
+        ),
+        (["predict", "-d", DATASET, "-f", "0", "-i", "none", "-o", "p"], "none: no such folder of images"),
+        (["prepare", "-d", DATASET], "dataset.json: not there; a raw data set is needed to prepare it"),
+        (["prepare", "-d", DATASET, "--batch_size", "4"], "--batch_size needs --base"),
+        (["benchmark", "none.yaml"], "none.yaml: no benchmark file"),
+        (["benchmark", "cardiac_small"], "Dataset101_ACDC: not there; a benchmark needs the raw data set"),
+        (["benchmark", "cardiac_small", "--arms", "stok"], "--arms stok: not in this benchmark; it has stock, sikd"),
+        (["benchmark", "cardiac_small", "--folds", "0", "0"], "--folds: [0, 0] must be different"),
         (["export", "-d", DATASET, "-o", "no/such/folder/model.zip"], "no/such/folder: no such folder"),
         (["export", "-d", DATASET, "-o", "model.zip"], "run nnUNetv2_sikd train -d Dataset901_Tiny"),
         (["average", "-d", DATASET, "-i", "nowhere", "-l", "nowhere", "-o", "flat"], "nowhere: no such folder"),
@@ -153,3 +162,17 @@ def test_doctor_finds_what_is_missing(nnunet_folders: Path, monkeypatch: pytest.
 def test_export_lines_quote_the_path() -> None:
     assert doctor.posix_line().startswith("export nnUNet_extTrainer=")
     assert str(trainer_folder()) in doctor.powershell_line()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forked workers on this system")
+def test_pools_of_nnunet_end_their_workers_under_our_handler_of_sigterm() -> None:
+    # With the handler in the workers this hung at one of the first pools.
+    script = (
+        "from multiprocessing import get_context\n"
+        "from nnunetv2_sikd.commands.main import _interrupted_by_termination\n"
+        "with _interrupted_by_termination():\n"
+        "    for _ in range(40):\n"
+        "        with get_context('fork').Pool(12) as pool:\n"
+        "            pool.map(abs, range(20))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
