@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from types import FrameType
 
 from nnunetv2_sikd import __version__
@@ -100,11 +101,7 @@ class _TerminatedError(KeyboardInterrupt):
 @contextmanager
 def _interrupted_by_termination() -> Iterator[None]:
     """Treat SIGTERM (Slurm, Snakemake, ``timeout``) like Ctrl-C, so that commands that were started end too."""
-    process = os.getpid()
-
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a forked worker, whose pool ends it in this way
-            os._exit(128 + signal.SIGTERM)
         raise _TerminatedError
 
     try:
@@ -112,10 +109,29 @@ def _interrupted_by_termination() -> Iterator[None]:
     except ValueError:  # not in the main thread, which alone may do so
         yield
         return
+    if hasattr(os, "register_at_fork"):
+        _keep_from_workers()
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@cache
+def _keep_from_workers() -> None:
+    """Have forked workers end at SIGTERM as usual: nnU-Net's pools end theirs with it.
+
+    With a handler of Python's, a worker that has just been forked, or waits for a lock, would miss the signal, and
+    its pool would wait for it for ever.
+    """
+
+    def end_as_usual() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        unblock()
+
+    block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGTERM})
+    unblock = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=end_as_usual)
 
 
 if __name__ == "__main__":
