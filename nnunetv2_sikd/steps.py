@@ -45,26 +45,6 @@ class Step:
     progress: Callable[[str], int] = lambda log: 0
 
 
-def run_step(step: Step, number: int, count: int, folder: Path, environment: Mapping[str, str]) -> None:
-    """Show a step and run it in a folder, unless its result is there; its log goes to ``logs`` in there.
-
-    Args:
-        step: What to run.
-        number: Its place among the steps, from 1.
-        count: How many steps there are.
-        folder: Where the command runs.
-        environment: The command's environment variables.
-
-    Raises:
-        SIKDError: The command failed, or ended without its result.
-    """
-    print(f"\n[{number}/{count}] {step.title}")
-    if step.is_done():
-        print("  done before, skipped")
-        return
-    execute(step, folder / "logs" / f"{number:02d}_{step.name}.log", environment, folder)
-
-
 def execute(step: Step, log: Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
     """Run a step's command with a progress bar.
 

@@ -10,7 +10,7 @@ import pytest
 
 from nnunetv2_sikd import processes
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.steps import Step, cases_predicted, epochs_done, execute, run_step
+from nnunetv2_sikd.steps import Step, cases_predicted, epochs_done, execute
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +65,6 @@ def test_log_is_kept_and_only_its_new_part_told(tmp_path: Path) -> None:
     assert "first" in why("raise ValueError('first')", tmp_path)
     assert "it wrote nothing" in why("exit(1)", tmp_path)
     assert "first" in (tmp_path / "logs" / "step.log").read_text()
-
-
-def test_done_steps_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_step(step_of("exit(1)"), 2, 3, tmp_path, dict(os.environ))
-    assert capsys.readouterr().out == "\n[2/3] Title\n  done before, skipped\n"
 
 
 def test_log_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,38 +1,34 @@
-"""``nnUNetv2_sikd demo``: the whole chain on synthetic images, through nnU-Net's own commands."""
+"""``nnUNetv2_sikd demo``: the whole chain on synthetic images, as a benchmark of its own."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from nnunetv2_sikd import __version__
-from nnunetv2_sikd.demo.chain import (
-    DOMAINS,
-    MODELS,
-    TRAINERS,
-    add_small_configuration,
-    model_folder,
-    planning_step,
-    prediction_folder,
-    prediction_steps,
-    training_steps,
-)
-from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, write_datasets
+from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, SOURCE, TARGET, write_datasets
 from nnunetv2_sikd.environment import FOLDER_VARIABLES, TRAINER_VARIABLE, with_trainers
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.steps import run_step
+
+if TYPE_CHECKING:
+    from nnunetv2_sikd.benchmark.layout import Layout
 
 _MARKER = "nnunetv2_sikd_demo.txt"
 _MARK = f"Made by nnUNetv2_sikd demo {__version__}. Everything here can be deleted.\n"
-_TITLES = {"source": "Source scanner", "target": "Unseen scanner"}
+_REMARK = """\
+One fold, one training of each network, minutes long, on synthetic images: this shows that the whole chain works
+on this machine. It cannot show which of the two is better in general; whatever came out is what stands here. A
+comparison that can show it needs real data, full trainings and several seeds."""
 
 
 def run_demo(folder: Path, device: str) -> None:
-    """Make data, train stock network, teacher and student, predict for both scanners, compare.
+    """Draw images, train stock network, teacher and student, predict for both scanners, evaluate, report.
 
     A second run continues where the first one ended.
 
@@ -46,20 +42,20 @@ def run_demo(folder: Path, device: str) -> None:
     start = time.monotonic()
     folder = folder.resolve()
     _claim(folder)
-    environment = _environment(folder)
+    # Before anything imports nnU-Net, which reads its folders once.
+    os.environ.update(_environment(folder))
     print("The demo runs these commands; to repeat one of them by hand, first type")
-    for line in _shell_lines(folder, environment):
-        print(f"  {line}")
-
-    planning = planning_step(folder)
-    steps = [planning, *training_steps(folder, device), *prediction_steps(folder, device)]
+    for name in (*FOLDER_VARIABLES, TRAINER_VARIABLE):
+        print(f"  export {name}={shlex.quote(os.environ[name])}")
     _write_data(folder)
-    for number, step in enumerate(steps, 1):
-        run_step(step, number, len(steps), folder, environment)
-        if step is planning:
-            print(f"  small configuration added to {add_small_configuration(folder).relative_to(folder)}")
 
-    _show_results(folder)
+    from nnunetv2_sikd.benchmark.layout import Layout
+    from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
+    from nnunetv2_sikd.benchmark.run import run_benchmark
+
+    layout = Layout.of("demo", folder)
+    run_benchmark(plan_steps(layout, "demo", Machine(device, processes=2)), layout)
+    _show_results(layout)
     print(f"Took {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
@@ -76,64 +72,49 @@ def _claim(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         marker.write_text(_MARK, encoding="utf-8")
-        for name in (*FOLDER_VARIABLES, "logs", "pictures", "predictions"):
+        for name in FOLDER_VARIABLES:
             (folder / name).mkdir(exist_ok=True)
     except OSError as error:
         raise SIKDError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from error
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Environment of the commands: the demo's folders, and few processes for small data."""
-    environment = with_trainers()
-    environment.update({variable: str(folder / variable) for variable in FOLDER_VARIABLES})
-    environment.update(nnUNet_def_n_proc="1", nnUNet_n_proc_DA="2", PYTHONUNBUFFERED="1")
-    # Threads that sleep while they wait: on a busy CPU the default trains up to eight times slower.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return environment
-
-
-def _shell_lines(folder: Path, environment: dict[str, str]) -> list[str]:
-    variables = (*FOLDER_VARIABLES, TRAINER_VARIABLE)
-    return [
-        f"cd {shlex.quote(str(folder))}",
-        *(f"export {name}={shlex.quote(environment[name])}" for name in variables),
-    ]
+    """The demo's folders, and few processes for small data."""
+    return {
+        TRAINER_VARIABLE: with_trainers()[TRAINER_VARIABLE],
+        **{variable: str(folder / variable) for variable in FOLDER_VARIABLES},
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "2",
+    }
 
 
 def _write_data(folder: Path) -> None:
     print("\nSynthetic images of a source scanner and of one unseen in training")
-    if all((folder / "nnUNet_raw" / dataset / "dataset.json").is_file() for dataset in DOMAINS.values()):
+    if all((folder / "nnUNet_raw" / dataset / "dataset.json").is_file() for dataset in (SOURCE, TARGET)):
         print("  done before, skipped")
         return
     with tqdm(total=NUM_TRAINING + 2 * NUM_TEST, desc="  draw", unit="case", file=sys.stdout) as progress:
         write_datasets(folder / "nnUNet_raw", progress.update)
 
 
-def _show_results(folder: Path) -> None:
-    # Imported here: nnU-Net and matplotlib take seconds.
-    from nnunetv2_sikd.demo.pictures import draw_comparison, draw_scanners, load_example
-    from nnunetv2_sikd.demo.results import DomainDice, mean_dice, report
+def _show_results(layout: Layout) -> None:
+    import pandas as pd
 
-    dice, examples = [], []
-    for domain, dataset in DOMAINS.items():
-        raw = folder / "nnUNet_raw" / dataset
-        predictions = {model: prediction_folder(folder, model, domain) for model in MODELS}
-        means = {model: mean_dice(raw / "labelsTs", where) for model, where in predictions.items()}
-        dice.append(DomainDice(_TITLES[domain], **means))
-        examples.append(load_example(_TITLES[domain], raw, predictions))
-    text = report(dice)
-    (folder / "results.md").write_text(text, encoding="utf-8")
-    draw_scanners(examples, folder / "pictures" / "scanners.png")
-    draw_comparison(examples, folder / "pictures" / "predictions.png")
-    print(f"\n{text}")
-    print(f"In {folder}:")
-    for what, where in (
-        ("this table", "results.md"),
-        ("pictures", "pictures/scanners.png, pictures/predictions.png"),
-        ("what each command wrote", "logs"),
-        *(
-            (f"{model} model", str(model_folder(folder, trainer).relative_to(folder)))
-            for model, trainer in TRAINERS.items()
-        ),
-    ):
-        print(f"  {what + ':':<26}{where}")
+    titles = pd.Series({test.key: test.title for test in layout.specification.tests})
+    differences = pd.read_csv(layout.report() / "differences.csv")
+    table = differences[differences["metric"] == "dice"]
+    table = table.assign(test=table["test"].map(titles))[["test", "label", "mean_baseline", "mean_arm", "difference"]]
+    print("\nMean Dice of the test cases\n")
+    print(
+        table.to_string(
+            index=False,
+            header=["test cases", "structure", "stock", "student", "difference"],
+            formatters={
+                "mean_baseline": "{:.3f}".format,
+                "mean_arm": "{:.3f}".format,
+                "difference": "{:+.3f}".format,
+            },
+        )
+    )
+    print(f"\n{_REMARK}")
+    print(f"\nIn {layout.output}: report/report.html (tables, pictures, cost), nnUNet_results (models), logs")
