@@ -114,9 +114,7 @@ def failure_table(results: Results) -> Table:
             for arm in dict.fromkeys(arm for arm in results.arms if (chosen["arm"] == arm).any()):
                 title = results.specification.arm_title(arm)
                 rows.append([title, *_count_failures(chosen[chosen["arm"] == arm])])
-    note = (
-        "Volumes × trainings. The means are over those whose reference has the label."
-    )
+    note = "Volumes × trainings. The means are over those whose reference has the label."
     headers = ["Arm", f"Dice below {FAILURE_DICE:g}", "Missed altogether", "of", "False findings", "of"]
     return Table(headers, rows, note=note)
 

@@ -1,0 +1,107 @@
+"""Reading the results of a benchmark: all of them, or an error that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation import evaluate_folder
+from nnunetv2_sikd.report.scores import METRICS, read_scores
+from tests.report.helpers import FakeBenchmark, make_benchmark
+
+
+@pytest.fixture
+def benchmark_(nnunet_folders: Path) -> FakeBenchmark:
+    return make_benchmark(nnunet_folders, patients=3)
+
+
+def test_everything_is_in_one_table(benchmark_: FakeBenchmark) -> None:
+    scores = read_scores(benchmark_.layout)
+    assert not scores.missing
+    # Two arms; two volumes with two labels each, and one with one.
+    assert len(scores.frame) == 2 * 3 * (2 * 2 + 1)
+    first = scores.frame.iloc[0]
+    assert (first["arm"], first["seed"], first["training"]) == ("stock", 0, "seed0_fold0")
+    assert (first["case"], first["patient"], first["empty"]) == ("p00_v0", "p00", "none")
+
+
+def test_reads_what_the_evaluation_writes(benchmark_: FakeBenchmark) -> None:
+    layout = benchmark_.layout
+    test, training = layout.specification.tests[1], next(layout.specification.trainings())
+    evaluate_folder(
+        layout.references(test),
+        layout.predictions(test, training),
+        prediction_dataset_json=layout.raw("Dataset901_Source") / "dataset.json",
+        label_map=test.labels,
+        output=layout.evaluation(test, training),
+        num_processes=1,
+    )
+    frame = read_scores(layout).frame
+    rows = frame[(frame["arm"] == "stock") & (frame["test"] == "Unseen")]
+    assert list(rows["label"]) == ["blood"] * 3
+    assert rows["dice"].between(0.5, 0.999).all()
+    assert rows[list(METRICS)].notna().all(axis=None)
+
+
+def test_a_missing_result_is_listed(benchmark_: FakeBenchmark) -> None:
+    benchmark_.metrics("Unseen", "sikd_seed0_fold0").unlink()
+    missing = read_scores(benchmark_.layout).missing
+    assert [(test.key, training.key) for test, training in missing] == [("Unseen", "sikd_seed0_fold0")]
+
+
+def test_no_result_at_all(nnunet_folders: Path) -> None:
+    benchmark = make_benchmark(nnunet_folders, patients=2)
+    for file in benchmark.layout.output.rglob("metrics.csv"):
+        file.unlink()
+    with pytest.raises(SIKDError, match=r"no metrics.csv of this benchmark's 4 .* run nnUNetv2_sikd benchmark first"):
+        read_scores(benchmark.layout)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("dice,", "DICE,", "has no column dice"),
+        ("p00_v0,wall,none", "p00_v0,wall,full", "column empty holds 'full'"),
+        ("p01_v0,wall", "p00_v0,wall", "has case p00_v0 twice for one label"),
+        ("p00_v0,wall,none,mm,0.", "p00_v0,wall,none,mm,zero", "column dice holds something that is no number"),
+    ],
+)
+def test_a_damaged_file(benchmark_: FakeBenchmark, old: str, new: str, told: str) -> None:
+    file = benchmark_.metrics("Source", "stock_seed0_fold0")
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(SIKDError) as raised:
+        read_scores(benchmark_.layout)
+    message = str(raised.value)
+    assert message.startswith(f"{file}: ")
+    assert told in message
+    assert "nnUNetv2_sikd evaluate" in message
+
+
+def test_an_empty_or_cut_file(benchmark_: FakeBenchmark) -> None:
+    file = benchmark_.metrics("Source", "stock_seed0_fold0")
+    lines = file.read_text().splitlines()
+    for content in ("", lines[0] + "\n"):
+        file.write_text(content)
+        with pytest.raises(SIKDError, match="run nnUNetv2_sikd evaluate again"):
+            read_scores(benchmark_.layout)
+
+
+def test_both_empty_is_nan_and_a_label_may_be_called_na(benchmark_: FakeBenchmark) -> None:
+    file = benchmark_.metrics("Unseen", "stock_seed0_fold0")
+    lines = file.read_text().replace(",blood,", ",NA,").splitlines()
+    lines[1] = "p00_v0,NA,both,mm," + ",".join(["nan"] * 6) + ",0.0,0.0"
+    file.write_text("\n".join(lines) + "\n")
+    frame = read_scores(benchmark_.layout).frame
+    rows = frame[(frame["arm"] == "stock") & (frame["test"] == "Unseen")]
+    assert list(rows["label"]) == ["NA"] * 3
+    assert rows["dice"].isna().tolist() == [True, False, False]
+
+
+def test_a_pattern_that_finds_no_patient(benchmark_: FakeBenchmark) -> None:
+    file = benchmark_.metrics("Source", "stock_seed0_fold0")
+    file.write_text(file.read_text().replace("p00_v0", "healthy"))
+    with pytest.raises(SIKDError, match="the case healthy"):
+        read_scores(benchmark_.layout)
