@@ -105,6 +105,13 @@ class TestPairing:
         assert found.values[0, 0] == pytest.approx([0.6, 0.6])
         assert found.absent == 1
 
+    def test_a_label_that_only_some_volumes_have_counts_as_much_as_the_others(self) -> None:
+        rows = [row("stock", "a_1", 0.2, label="RV"), row("stock", "a_1", 0.6), row("stock", "a_2", 1.0)]
+        rows.append(row("stock", "a_2", np.nan, label="RV", empty="both"))
+        found = patient_scores(frame(rows), ("stock",), "T", MEAN_LABEL, "dice")
+        # RV 0.2 and LV (0.6 + 1.0) / 2.
+        assert found.values[0, 0] == pytest.approx([0.5])
+
 
 class TestDifferences:
     def test_known_effect(self) -> None:
