@@ -208,3 +208,23 @@ def test_errors_of_a_started_training_are_one_clear_line(run: Run, trained: Path
     printed = run("nnUNetv2_train", "901", "2d", "1", "-tr", STUDENT, "-device", "cpu", status=1)
     assert printed.strip().splitlines()[-1].startswith("nnunetv2_sikd.errors.SIKDError:")
     assert f"nnUNetv2_train {SOURCE} 2d 1 -tr {TEACHER}" in printed.strip().splitlines()[-1]
+
+
+def test_benchmark_uses_what_is_trained_and_ends_in_a_report(run: Run, folder: Path, trained: Path) -> None:
+    file, output = folder / "tiny.yaml", folder / "benchmark"
+    file.write_text(
+        f"title: Tiny\nsource: {{dataset: {SOURCE}}}\ntests: [{{key: target, dataset: {TARGET}}}]\n"
+        "arms: {stock: nnUNetTrainer, sikd: nnUNetTrainer_SIKDStudent}\nschedule: {epochs: 1, iterations: 2}\n"
+    )
+    command = ("nnUNetv2_sikd", "benchmark", file, "-o", output, "-device", "cpu", "-np", "1")
+    first = run(*command)
+    assert first.count("nnUNetv2_sikd train") == 3
+    assert (output / "logs" / f"train_{STUDENT}_fold0.log").read_text().count("already trained") == 2
+    for arm in ("stock", "sikd"):
+        result = output / "evaluation" / "target" / f"{arm}_fold0"
+        rows = (result / "metrics.csv").read_text().splitlines()
+        summary = json.loads((result / "summary.json").read_text())
+        assert len(rows) == 1 + 2 * 2  # cases and labels
+        assert len(summary["metric_per_case"]) == 2
+    assert "<html" in (output / "report" / "report.html").read_text()
+    assert run(*command).count("done before, skipped") == first.count("\n[")

@@ -10,7 +10,8 @@ from typing import Any
 
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_sikd.benchmark.specification import Specification, TestSet, Training, load_specification
+from nnunetv2_sikd.benchmark.file import load_specification, select_part
+from nnunetv2_sikd.benchmark.specification import Specification, TestSet, Training
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.planned import find_dataset
@@ -52,7 +53,7 @@ class Layout:
         Raises:
             SIKDError: The file is not as it should be, or nnU-Net's folders are not set.
         """
-        specification = load_specification(benchmark).select(arms, folds, seeds)
+        specification = select_part(load_specification(benchmark), arms, folds, seeds)
         return cls(specification, (output or Path(Path(benchmark).stem)).resolve(), str(benchmark))
 
     def __post_init__(self) -> None:

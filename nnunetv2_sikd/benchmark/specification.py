@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Hashable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from nnunetv2_sikd.errors import SIKDError
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a benchmark file: no other keys, no other types, never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class DerivedConfiguration(_Part):
+class DerivedConfiguration(Part):
     """A configuration made from a planned one, where the plans do not have it yet.
 
     Attributes:
@@ -38,7 +37,7 @@ class DerivedConfiguration(_Part):
     features_per_stage: list[Annotated[int, Field(gt=0)]] | None = None
 
 
-class Source(_Part):
+class Source(Part):
     """The data set that everything is trained on.
 
     Attributes:
@@ -60,7 +59,7 @@ class Source(_Part):
         return self
 
 
-class TestSet(_Part):
+class TestSet(Part):
     """Cases that no training has seen.
 
     Attributes:
@@ -118,7 +117,7 @@ class TestSet(_Part):
         return found
 
 
-class Schedule(_Part):
+class Schedule(Part):
     """Length of every training.
 
     Attributes:
@@ -130,7 +129,7 @@ class Schedule(_Part):
     iterations: int | None = Field(default=None, gt=0)
 
 
-class Arm(_Part):
+class Arm(Part):
     """One way to train.
 
     Attributes:
@@ -155,7 +154,7 @@ def _arm(value: Any) -> Any:
     return {"trainer": value} if isinstance(value, str) else value
 
 
-class Training(_Part):
+class Training(Part):
     """One training of one arm.
 
     Attributes:
@@ -176,7 +175,7 @@ class Training(_Part):
         return f"{self.arm}{'' if self.seed is None else f'_seed{self.seed}'}_fold{self.fold}"
 
 
-class Specification(_Part):
+class Specification(Part):
     """A whole benchmark.
 
     Attributes:
@@ -255,106 +254,6 @@ class Specification(_Part):
     def arm_title(self, key: str) -> str:
         """An arm's name for people."""
         return self.arms[key].title or key
-
-    def select(
-        self, arms: list[str] | None = None, folds: list[int] | None = None, seeds: list[int] | None = None
-    ) -> Specification:
-        """The same benchmark with some of its arms, folds or seeds; the baseline stays.
-
-        Raises:
-            SIKDError: No such arm, or folds or seeds that cannot be.
-        """
-        chosen = list(self.arms) if arms is None else arms
-        unknown = [key for key in chosen if key not in self.arms]
-        if unknown:
-            raise SIKDError(f"--arms {' '.join(unknown)}: not in this benchmark; it has {', '.join(self.arms)}")
-        changed = {
-            **{name: getattr(self, name) for name in type(self).model_fields},
-            "arms": {key: arm for key, arm in self.arms.items() if key in chosen or key == self.baseline},
-            **({} if folds is None else {"folds": folds}),
-            **({} if seeds is None else {"seeds": seeds}),
-        }
-        try:
-            return Specification.model_validate(changed)
-        except ValidationError as error:
-            raise SIKDError(f"--{_first_problem(error)}") from error
-
-
-def shipped_benchmarks() -> dict[str, Path]:
-    """The benchmark files that come with this package, by name."""
-    return {file.stem: file for file in sorted((Path(__file__).parent / "files").glob("*.yaml"))}
-
-
-def as_file(benchmark: str) -> str:
-    """A benchmark as another process, in another folder, can name it: a shipped name, or an absolute path."""
-    return benchmark if benchmark in shipped_benchmarks() else str(Path(benchmark).resolve())
-
-
-def load_specification(file: Path | str) -> Specification:
-    """Read and check a benchmark file.
-
-    Args:
-        file: A YAML file, or the name of a shipped one.
-
-    Raises:
-        SIKDError: It is not there, cannot be read, or says something that is not understood.
-    """
-    path = shipped_benchmarks().get(str(file), Path(file))
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        shipped = ", ".join(shipped_benchmarks())
-        raise SIKDError(f"{file}: no benchmark file ({error.strerror}); shipped ones: {shipped}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SIKDError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise SIKDError(f"{path}: must hold keys and values, such as 'title: ...'; docs/benchmark.md shows one")
-    try:
-        return Specification.model_validate(content)
-    except ValidationError as error:
-        raise SIKDError(f"{path}: {_first_problem(error)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a key that comes twice instead of forgetting the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: list[Any] = []
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key {name!r} comes twice; rename or remove one")
-            seen.append(name)
-        return super().construct_mapping(node, deep)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    # A misspelt key shows as a missing and an unknown one: the unknown one says what to mend.
-    problem = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-        return f"{where}: unknown key; {hint}"
-    if problem["type"] == "missing":
-        return f"{where}: is missing"
-    if problem["loc"][-1:] in (("str",), ("int",)):  # pydantic names the kind it tried first; we take both
-        return f"{where.rpartition('.')[0]}: must be a name or a number"
-    if problem["type"] == "model_type":
-        return f"{where}: must hold keys and values ({', '.join(_known_keys(problem['loc']))})"
-    told = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {told}" if where else told
-
-
-def _known_keys(where: tuple[int | str, ...]) -> list[str]:
-    parts: dict[str, type[_Part]] = {"source": Source, "tests": TestSet, "arms": Arm, "schedule": Schedule}
-    part = Specification if not where else parts.get(str(where[0]), Specification)
-    part = DerivedConfiguration if where[-1:] == ("derive",) else part
-    return [field.alias or name for name, field in part.model_fields.items()]
 
 
 def _checked_key(key: str) -> str:

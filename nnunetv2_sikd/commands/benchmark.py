@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> None:
         return
 
     from nnunetv2_sikd.benchmark.check import check_benchmark, check_device
+    from nnunetv2_sikd.benchmark.file import as_file
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.benchmark.plan import Machine, plan_steps, show_steps
     from nnunetv2_sikd.benchmark.run import done_steps, run_benchmark, run_one
-    from nnunetv2_sikd.benchmark.specification import as_file
     from nnunetv2_sikd.errors import SIKDError
 
     layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)

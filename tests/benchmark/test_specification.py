@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nnunetv2_sikd.benchmark.specification import Specification, as_file, load_specification, shipped_benchmarks
+from nnunetv2_sikd.benchmark.file import as_file, load_specification, select_part, shipped_benchmarks
+from nnunetv2_sikd.benchmark.specification import Specification
 from nnunetv2_sikd.errors import SIKDError
 from tests.benchmark.helpers import SPECIFICATION, write_benchmark
 
@@ -166,17 +167,22 @@ def test_missing_file_names_the_shipped_ones(tmp_path: Path) -> None:
 
 def test_select(tmp_path: Path) -> None:
     specification = load_specification(write_benchmark(tmp_path))
-    part = specification.select(arms=["alpha1"], folds=[1], seeds=[3, 4])
+    part = select_part(specification, arms=["alpha1"], folds=[1], seeds=[3, 4])
     assert list(part.arms) == ["stock", "alpha1"]  # the baseline stays
     assert (part.folds, part.seeds) == ([1], [3, 4])
-    assert specification.select() == specification
+    assert (
+        select_part(
+            specification,
+        )
+        == specification
+    )
     for choice, expected in (
         ({"arms": ["stok"]}, "--arms stok: not in this benchmark; it has stock, sikd, alpha1"),
         ({"folds": [0, 0]}, r"--folds: \[0, 0\] must be different"),
         ({"seeds": [-1]}, r"--seeds: \[-1\] must be different"),
     ):
         with pytest.raises(SIKDError, match=expected):
-            specification.select(**choice)  # type: ignore[arg-type]
+            select_part(specification, **choice)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
