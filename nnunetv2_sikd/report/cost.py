@@ -57,8 +57,9 @@ def training_cost(layout: Layout) -> Table:
 
 def prediction_cost(layout: Layout) -> Table:
     """Cost of every arm's predictions, as its commands took, start included."""
-    rows = []
+    rows: list[list[str]] = []
     for test in layout.specification.tests:
+        heading = [test.title or test.key]
         for arm in layout.specification.arms:
             costs = [
                 _read(layout.predictions(test, training) / PREDICTION_COST)
@@ -70,9 +71,10 @@ def prediction_cost(layout: Layout) -> Table:
                 per_case = fmean(_number(cost.get("seconds")) / _number(cost["cases"]) for cost in costs)
                 peak = _mean(_number(cost.get("peak_memory_mb")) for cost in costs)
                 title = layout.specification.arm_title(arm)
-                rows.append([test.title or test.key, title, _names(costs, "device"), duration(per_case), memory(peak)])
+                rows += [] if heading in rows else [heading]
+                rows.append([title, _names(costs, "device"), duration(per_case), memory(peak)])
     note = "Stock and student run the same network: differences are those of the machine's load."
-    return Table(["Test set", "Arm", "Device", "Time per case", "Peak memory"], rows, range(3), note)
+    return Table(["Arm", "Device", "Time per case", "Peak memory"], rows, (0, 1), note)
 
 
 def teacher_of(training: Training) -> str | None:

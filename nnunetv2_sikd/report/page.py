@@ -110,8 +110,8 @@ def render(page: Page, template: str) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Names and paths with places where a line may break."""
-    return Markup(str(escape(text)).replace("/", "/<wbr>").replace("_", "_<wbr>"))
+    """Text with paths that may break after each folder."""
+    return Markup(str(escape(text)).replace("/", "/<wbr>"))
 
 
 def _overlays(results: Results) -> tuple[list[Overlay], list[str]]:
