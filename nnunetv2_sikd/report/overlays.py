@@ -89,7 +89,8 @@ def draw_overlay(layout: Layout, example: Example) -> Overlay:
     spacing = tuple(np.delete(np.array(reference.spacing), axis))
     box = _box(cut, shown.shape)
     where = f"{test.key}_{example.rank}"
-    what = f"{example.case}, slice {index + 1} of {image.shape[axis]}"
+    slices = image.shape[axis]
+    what = f"{example.case}, slice {index + 1} of {slices}" if slices > 1 else example.case
     pictures = [_panel(shown, {}, {}, spacing, box, f"{where}_image.png", f"{what}: image", "Image")]
     for name, found in cut.items():
         title, outline = titles[name], cut["Reference"]

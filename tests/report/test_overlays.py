@@ -69,7 +69,7 @@ class TestDrawing:
             "stock nnU-Net",
             "SIKD student",
         ]
-        assert ("slice 3 of 4" if ending == ".nii.gz" else "slice 1 of 1") in overlay.title
+        assert ("slice 3 of 4" in overlay.title) == ("slice" in overlay.title) == (ending == ".nii.gz")
         assert overlay.legend == (("wall", LABEL_COLOURS[0]), ("cavity", LABEL_COLOURS[1]))
         shares = [self.share_of_orange(picture.data) for picture in overlay.pictures]
         assert shares[0] == 0
