@@ -35,12 +35,12 @@ _COMMANDS = {
     "preprocess": preprocess,
     "train": train,
     "predict": predict,
+    "evaluate": evaluate,
+    "figures": figures,
     "benchmark": benchmark,
     "report": report,
     "export": export,
     "average": average,
-    "evaluate": evaluate,
-    "figures": figures,
     "demo": demo,
 }
 
