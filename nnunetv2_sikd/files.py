@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write a text file beside its place and move it there: a kill leaves the old file or the new one.
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """Write a file beside its place and move it there at the end: a kill leaves the old file or the new one.
 
     Args:
         file: Where it goes; its folder must exist.
-        text: Its content.
+
+    Yields:
+        Where to write it; with the same ending, by which image libraries choose the format.
     """
-    write_bytes(file, text.encode())
+    partial = file.with_name(f".partial_{os.getpid()}_{file.name}")
+    try:
+        yield partial
+        os.replace(partial, file)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Write any file as :func:`write_text` does."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    """Write a file as :func:`written_whole` does."""
+    with written_whole(file) as partial:
         partial.write_bytes(content)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file as :func:`written_whole` does."""
+    write_bytes(file, text.encode())
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file as :func:`write_text` does."""
+    """Write a JSON file as :func:`written_whole` does."""
     write_text(file, json.dumps(content, indent=4, ensure_ascii=False) + "\n")

@@ -101,6 +101,7 @@ class _TerminatedError(KeyboardInterrupt):
 @contextmanager
 def _interrupted_by_termination() -> Iterator[None]:
     """Treat SIGTERM (Slurm, Snakemake, ``timeout``) like Ctrl-C, so that commands that were started end too."""
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise _TerminatedError
 

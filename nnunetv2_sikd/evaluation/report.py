@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from nnunetv2_sikd.evaluation.case import METRICS, CaseResult, LabelResult, Sett
 from nnunetv2_sikd.evaluation.empty_masks import Empty
 from nnunetv2_sikd.evaluation.files import PairedFiles, list_names
 from nnunetv2_sikd.evaluation.labels import Matching
+from nnunetv2_sikd.files import written_whole
 
 COLUMNS = ("case", "label", "empty", "unit", *METRICS)
 """Of ``metrics.csv``."""
@@ -72,22 +72,19 @@ def summarize(
 
 def write_summary(summary: Mapping[str, Any], file: Path) -> None:
     """Write ``summary.json`` with nnU-Net's own function, whole or not at all."""
-    _replace(file, lambda partial: save_summary_json(dict(summary), str(partial)))
+    with written_whole(file) as partial:
+        save_summary_json(dict(summary), str(partial))
 
 
 def write_metrics_csv(cases: Sequence[CaseResult], file: Path) -> None:
     """Write one row per case and label, whole or not at all."""
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(COLUMNS)
-            for case in cases:
-                for result in case.labels:
-                    numbers = [repr(float(result.values[name])) for name in METRICS]
-                    writer.writerow([case.case, result.label.name, result.empty.value, case.unit, *numbers])
-
-    _replace(file, write)
+    with written_whole(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for case in cases:
+            for result in case.labels:
+                numbers = [repr(float(result.values[name])) for name in METRICS]
+                writer.writerow([case.case, result.label.name, result.empty.value, case.unit, *numbers])
 
 
 def report(summary: Mapping[str, Any]) -> str:
@@ -169,12 +166,3 @@ def _nanmean(values: Sequence[float]) -> float:
     """Mean without nan; nan, and no warning, if there is nothing else."""
     there = [value for value in values if not math.isnan(value)]
     return float(np.mean(there)) if there else math.nan
-
-
-def _replace(file: Path, write: Callable[[Path], None]) -> None:
-    partial = file.with_name(f".partial_{os.getpid()}_{file.name}")
-    try:
-        write(partial)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

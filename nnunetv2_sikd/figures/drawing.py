@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import written_whole
 
 # Okabe and Ito's palette: told apart with any colour vision. Black is background's.
 _BACKGROUND = "#000000"
@@ -79,33 +78,24 @@ def make_folder(folder: Path) -> None:
 
 def save_figure(figure: Figure, file: Path) -> Path:
     """Write a PNG, replacing an earlier one only once it is whole."""
-    partial = _beside(file)
     try:
-        figure.savefig(partial)
-        os.replace(partial, file)
+        with written_whole(file) as partial:
+            figure.savefig(partial)
     except OSError as error:
         raise _cannot_write(file, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return file
 
 
 def save_table(rows: list[dict[str, Any]], file: Path) -> Path:
     """Write a CSV, replacing an earlier one only once it is whole; numbers with six significant digits."""
-    partial = _beside(file)
     try:
-        with open(partial, "w", newline="", encoding="utf-8") as stream:
+        with written_whole(file) as partial, open(partial, "w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             for row in rows:
                 writer.writerow({key: _text(value) for key, value in row.items()})
-        os.replace(partial, file)
     except OSError as error:
         raise _cannot_write(file, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return file
 
 
@@ -113,11 +103,6 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _beside(file: Path) -> Path:
-    # matplotlib chooses the format by the ending, so the unfinished file keeps it
-    return file.with_name(f".partial_{os.getpid()}_{file.name}")
 
 
 def _cannot_write(file: Path, error: OSError) -> SIKDError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import written_whole
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
 
@@ -84,10 +84,5 @@ def _read(file: Path) -> sitk.Image:
 
 
 def _write(image: sitk.Image, target: Path) -> None:
-    # SimpleITK chooses the format by the ending, so the unfinished file keeps it.
-    partial = target.with_name(f".partial_{os.getpid()}_{target.name}")
-    try:
+    with written_whole(target) as partial:
         sitk.WriteImage(image, str(partial), useCompression=True)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed as dist
+
+from nnunetv2_sikd.files import write_json
 
 FILE_NAME = "training_cost.json"
 
@@ -49,10 +50,7 @@ class CostRecord(nnUNetTrainer):
     def _write_cost(self) -> None:
         if self.local_rank != 0:
             return
-        file = Path(self.output_folder) / FILE_NAME
-        partial = file.with_name(f"{FILE_NAME}.tmp")
-        partial.write_text(json.dumps(self._cost(), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, file)
+        write_json(Path(self.output_folder) / FILE_NAME, self._cost())
 
     def _cost(self) -> dict[str, Any]:
         before = self._cost_before
