@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from nnunetv2_sikd import __version__
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.specification import Training
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
@@ -19,7 +20,7 @@ from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.report.formatting import NOTHING, Table
 
 _PACKAGES = (
-    *("nnunetv2-sikd", "nnunetv2", "torch", "batchgeneratorsv2", "dynamic-network-architectures", "numpy", "scipy"),
+    *("nnunetv2", "torch", "batchgeneratorsv2", "dynamic-network-architectures", "numpy", "scipy"),
     *("statsmodels", "pandas", "surface-distance", "SimpleITK", "matplotlib"),
 )
 _SHOWN = 12  # characters of a hash in a table
@@ -33,7 +34,7 @@ def settings(layout: Layout) -> str:
 
 def versions() -> Table:
     """Versions of what evaluated and reported; those of the trainings stand in their own records."""
-    rows = [["Python", platform.python_version()], ["System", platform.platform()]]
+    rows = [["Python", platform.python_version()], ["System", platform.platform()], ["nnunetv2-sikd", __version__]]
     for package in _PACKAGES:
         try:
             rows.append([package, version(package)])
