@@ -76,8 +76,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 command,
                 stderr=subprocess.PIPE,
                 text=True,
-                # what a shell script's & does
-                preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN) and None) if background else None,
+                # what a shell script's & does, also to these tests if they run in the background of one
+                preexec_fn=lambda: (
+                    signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.SIG_DFL) and None
+                ),
             )
         )
         assert wait_for(ids.exists)
