@@ -45,14 +45,13 @@ class Step:
     progress: Callable[[str], int] = lambda log: 0
 
 
-def execute(step: Step, log: Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
+def execute(step: Step, log: Path, environment: Mapping[str, str]) -> None:
     """Run a step's command with a progress bar.
 
     Args:
         step: What to run.
         log: Where its output goes; appended to, since what an interrupted run wrote is worth keeping.
         environment: The command's environment variables.
-        folder: Where it runs; None for here.
 
     Raises:
         SIKDError: The command failed, or ended without its result.
@@ -65,7 +64,7 @@ def execute(step: Step, log: Path, environment: Mapping[str, str], folder: Path 
         raise SIKDError(f"{log}: cannot be written ({error.strerror}); name another folder with -o") from error
     with output:
         begin = output.tell()
-        process = start(step.command, environment, folder=folder, output=output)
+        process = start(step.command, environment, output=output)
         try:
             code = _wait(process, step, log, begin)
         finally:

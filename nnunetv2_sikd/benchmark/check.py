@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nnunetv2_sikd.environment import TRAINER_VARIABLE, with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation.files import check_same_format, list_names
 from nnunetv2_sikd.evaluation.labels import LabelTable, match_labels
-from nnunetv2_sikd.image_files import channel_names, find_cases
+from nnunetv2_sikd.image_files import find_cases
 from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_splits_agree, read_splits
@@ -166,7 +167,7 @@ def _check_test(layout: Layout, test: TestSet, training_cases: Collection[str]) 
     source_json, dataset_json = source_raw / "dataset.json", raw / "dataset.json"
     source, own = layout.dataset_json(layout.specification.source.dataset), layout.dataset_json(test.dataset)
     _check_dataset_json(own, dataset_json)
-    check_same_format(*(_with_channels(source), source_json), *(_with_channels(own), dataset_json))
+    check_same_format(source, source_json, own, dataset_json)
     cases = find_cases(layout.images(test), source, source_raw.name)
     if layout.specification.is_source(test):
         seen = set(cases) & set(training_cases)
@@ -176,12 +177,14 @@ def _check_test(layout: Layout, test: TestSet, training_cases: Collection[str]) 
     match_labels(
         LabelTable.from_dataset_json(source, source_json), LabelTable.from_dataset_json(own, dataset_json), test.labels
     )
-    for case in cases:
-        test.patient_of(case)
-
-
-def _with_channels(dataset_json: dict[str, Any]) -> dict[str, Any]:
-    return {**dataset_json, "channel_names": channel_names(dataset_json)}
+    patients = {test.patient_of(case) for case in cases}
+    if layout.specification.is_source(test) and test.patient is not None:
+        trained = {test.patient_of(case) for case in training_cases if re.search(test.patient, case)}
+        if patients & trained:
+            raise SIKDError(
+                f"{layout.images(test)}: has cases of {list_names(patients & trained)}, who are among the training "
+                f"patients of {raw.name}; remove them"
+            )
 
 
 def _check_references(images: Path, cases: Collection[str], references: Path, ending: str) -> None:

@@ -62,6 +62,7 @@ def select_part(
     arms: list[str] | None = None,
     folds: list[int] | None = None,
     seeds: list[int] | None = None,
+    baseline: str | None = None,
 ) -> Specification:
     """The same benchmark with some of its arms, folds or seeds; the baseline stays.
 
@@ -70,6 +71,7 @@ def select_part(
         arms: Only these; None for all.
         folds: Instead of its own; None for those.
         seeds: Instead of its own; None for those.
+        baseline: Arm that the others are compared with, instead of its own.
 
     Raises:
         SIKDError: No such arm, or folds or seeds that cannot be.
@@ -78,9 +80,11 @@ def select_part(
     unknown = [key for key in chosen if key not in specification.arms]
     if unknown:
         raise SIKDError(f"--arms {' '.join(unknown)}: not in this benchmark; it has {', '.join(specification.arms)}")
+    base = specification.baseline if baseline is None else baseline
     changed = {
         **{name: getattr(specification, name) for name in Specification.model_fields},
-        "arms": {key: arm for key, arm in specification.arms.items() if key in chosen or key == specification.baseline},
+        "baseline": base,
+        "arms": {key: arm for key, arm in specification.arms.items() if key in chosen or key == base},
         **({} if folds is None else {"folds": folds}),
         **({} if seeds is None else {"seeds": seeds}),
     }

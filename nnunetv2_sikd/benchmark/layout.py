@@ -40,6 +40,7 @@ class Layout:
         arms: list[str] | None = None,
         folds: list[int] | None = None,
         seeds: list[int] | None = None,
+        baseline: str | None = None,
     ) -> Layout:
         """Layout of a benchmark file or a part of it.
 
@@ -49,11 +50,12 @@ class Layout:
             arms: Only these, and the baseline.
             folds: Instead of the file's.
             seeds: Instead of the file's.
+            baseline: Instead of the file's.
 
         Raises:
             SIKDError: The file is not as it should be, or nnU-Net's folders are not set.
         """
-        specification = select_part(load_specification(benchmark), arms, folds, seeds)
+        specification = select_part(load_specification(benchmark), arms, folds, seeds, baseline)
         return cls(specification, (output or Path(Path(benchmark).stem)).resolve(), str(benchmark))
 
     def __post_init__(self) -> None:

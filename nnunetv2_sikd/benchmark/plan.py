@@ -42,6 +42,8 @@ class BenchmarkStep:
         outputs: Files that it makes.
         resources: What it needs on a cluster.
         epochs: Epochs that it trains, if that is known and it trains.
+        watched: Files, and folders of files, that no step makes and that it has to be run again for when they change.
+        settings: What it depends on beyond its command.
     """
 
     name: str
@@ -51,6 +53,8 @@ class BenchmarkStep:
     outputs: tuple[Path, ...]
     resources: Resources = field(default_factory=Resources)
     epochs: int | None = None
+    watched: tuple[Path, ...] = ()
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,7 @@ class _Planner:
             (self._checkpoint(training.trainer, training.fold),),
             (output / COST_FILE,),
             self._heavy,
+            watched=(self._layout.images(test), self._checkpoint(training.trainer, training.fold)),
         )
 
     def evaluate(self, test: TestSet, training: Training) -> BenchmarkStep:
@@ -220,8 +225,9 @@ class _Planner:
         output = self._layout.evaluation(test, training)
         command = ["nnUNetv2_sikd", "evaluate", str(self._layout.references(test)), str(predictions), "-o", str(output)]
         command += ["--tolerance", str(self._specification.surface_tolerance)]
-        command += ["-djfile", str(self._layout.raw(self._specification.source.dataset) / "dataset.json")]
-        command += ["-gt_djfile", str(self._layout.raw(test.dataset) / "dataset.json")]
+        datasets = (self._specification.source.dataset, test.dataset)
+        described = tuple(self._layout.raw(dataset) / "dataset.json" for dataset in datasets)
+        command += ["-djfile", str(described[0]), "-gt_djfile", str(described[1])]
         command += ["--slices"] if test.slices else []
         command += ["--labels", *(f"{ours}={theirs}" for ours, theirs in test.labels.items())] if test.labels else []
         return BenchmarkStep(
@@ -231,6 +237,7 @@ class _Planner:
             (predictions / COST_FILE,),
             (output / "metrics.csv", output / "summary.json"),
             Resources(cpus=self._machine.processes),
+            watched=(self._layout.references(test), *described),
         )
 
     def report(self, file: Path | str, evaluations: Sequence[BenchmarkStep]) -> BenchmarkStep:
@@ -240,4 +247,5 @@ class _Planner:
             ("nnUNetv2_sikd", "report", str(file), "-o", str(self._layout.output), *self._layout.choice()),
             tuple(path for step in evaluations for path in step.outputs),
             (self._layout.report() / "report.html",),
+            settings=self._specification.model_dump_json(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
 def _run(step: BenchmarkStep, needed: Mapping[str, str | None], layout: Layout) -> None:
     record = layout.record(step.name)
     begin = time.monotonic()
+    state = _state(step)  # of before: what changes meanwhile may have come too late
     others = [path for path in step.outputs if path != record]
     execute(
         Step(
@@ -90,6 +92,7 @@ def _run(step: BenchmarkStep, needed: Mapping[str, str | None], layout: Layout) 
             "finished": datetime.now(timezone.utc).isoformat(),
             "seconds": round(time.monotonic() - begin, 1),
             "needed": needed,
+            "state": state,
         },
     )
 
@@ -130,15 +133,27 @@ def forget_outdated(steps: Sequence[BenchmarkStep], layout: Layout) -> None:
 
 
 def is_done(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> bool:
-    """Whether a step was run with this command after all that it needs, and its outputs are still there."""
+    """Whether a step was run as it is now after all that it needs, and its outputs are still there."""
     record = _read(layout.record(step.name))
     needed = needed_steps(step, steps)
     return (
         record.get("command") == list(step.command)
         and record.get("needed") == _finish_times(needed, layout)
+        and record.get("state") == _state(step)
         and all(path.exists() for path in step.outputs)
         and all(is_done(other, steps, layout) for other in needed)
     )
+
+
+def _state(step: BenchmarkStep) -> str:
+    """Changes with the step's settings and with the names, sizes and times of the files that it watches."""
+    digest = hashlib.sha256(step.settings.encode())
+    for path in step.watched:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file() and not file.name.startswith("."):
+                status = file.stat()
+                digest.update(f"\0{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _finish_times(steps: Sequence[BenchmarkStep], layout: Layout) -> Mapping[str, str | None]:

@@ -206,7 +206,8 @@ class Specification(Part):
     @classmethod
     def _check_arms(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
         for key in arms:
-            _checked_key(key)
+            if _checked_key(key).lower() in ("image", "reference"):
+                raise ValueError(f"key {key!r}: the report calls something else so; choose another one")
         return arms
 
     @field_validator("folds", "seeds")

@@ -13,6 +13,7 @@ from nnunetv2_sikd.commands.benchmark import add_choice
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnUNetv2_sikd report``."""
     add_choice(parser)
+    parser.add_argument("--baseline", metavar="ARM", help="arm to compare with, instead of the file's baseline")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -20,5 +21,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.report import write_report
 
-    layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)
+    layout = Layout.of(
+        args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds, baseline=args.baseline
+    )
     print(f"Report: {write_report(layout)}")

@@ -49,10 +49,12 @@ def run_demo(folder: Path, device: str) -> None:
         print(f"  export {name}={shlex.quote(os.environ[name])}")
     _write_data(folder)
 
+    from nnunetv2_sikd.benchmark.check import check_device
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
     from nnunetv2_sikd.benchmark.run import run_benchmark
 
+    check_device(device)
     layout = Layout.of("demo", folder)
     run_benchmark(plan_steps(layout, "demo", Machine(device, processes=2)), layout)
     _show_results(layout)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.image_files import channel_names
 
 _NAMES_TOLD = 8
 
@@ -54,7 +55,10 @@ def load_dataset_json(named: Path | None, default: Sequence[Path], option: str) 
     except (OSError, ValueError) as error:
         raise SIKDError(f"{file}: cannot be read as JSON ({' '.join(str(error).split())})") from error
     for key, kind in (("labels", dict), ("file_ending", str), ("channel_names", dict)):
-        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+        value = content.get(key) if isinstance(content, dict) else None
+        if key == "channel_names" and value is None and isinstance(content, dict):
+            value = content.get("modality")  # its old name, which nnU-Net still reads
+        if not isinstance(value, kind):
             raise SIKDError(f"{file}: has no valid {key!r}; it must be a dataset.json of nnU-Net v2")
     return content, file
 
@@ -73,7 +77,7 @@ def check_same_format(
             f"{prediction_source} has file ending {endings[0]} and {reference_source} {endings[1]}: "
             "convert one of the data sets"
         )
-    channels = len(prediction_json["channel_names"]), len(reference_json["channel_names"])
+    channels = len(channel_names(prediction_json)), len(channel_names(reference_json))
     if channels[0] != channels[1]:
         raise SIKDError(
             f"{prediction_source} has {channels[0]} channel(s) and {reference_source} {channels[1]}: "
