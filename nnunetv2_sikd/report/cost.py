@@ -22,9 +22,9 @@ def training_cost(layout: Layout) -> Table:
     totals: dict[str, float] = {}
     for arm in sorted(specification.arms, key=lambda key: key != specification.baseline):
         trainings = [training for training in specification.trainings() if training.arm == arm]
-        own = [_read(layout.fold(training.trainer, training.fold) / TRAINING_COST) for training in trainings]
+        own = [_read_finished(layout.fold(training.trainer, training.fold)) for training in trainings]
         teachers = [
-            _read(layout.fold(teacher, training.fold) / TRAINING_COST)
+            _read_finished(layout.fold(teacher, training.fold))
             for training in trainings
             if (teacher := teacher_of(training)) is not None
         ]
@@ -118,6 +118,11 @@ def _mean(numbers: Iterable[float]) -> float:
 
 def _number(found: Any) -> float:
     return float(found) if isinstance(found, (int, float)) else math.nan
+
+
+def _read_finished(fold: Path) -> dict[str, Any]:
+    """Cost of a training that has ended: the record of one that goes on is of its epochs so far."""
+    return _read(fold / TRAINING_COST) if (fold / "checkpoint_final.pth").is_file() else {}
 
 
 def _read(file: Path) -> dict[str, Any]:

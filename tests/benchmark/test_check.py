@@ -188,6 +188,14 @@ def test_two_splits_that_differ(folder: Path) -> None:
     assert "delete the one not meant" in refused(folder)
 
 
+def test_patients_of_the_training_data_are_no_test_patients(nnunet_folders: Path) -> None:
+    training = [f"patient{i:03d}_late" for i in range(1, 7)]
+    write_raw(nnunet_folders, SOURCE, training=training, test=["patient001_early", "patient009_early"])
+    message = refused(nnunet_folders, tests=[{"key": "own", "dataset": 901, "patient": "patient\\d+"}])
+    assert "cases of patient001, who are among the training patients" in message
+    check_benchmark(layout_of(nnunet_folders, tests=[{"key": "own", "dataset": 901}]))
+
+
 def test_old_data_sets_name_modalities(folder: Path) -> None:
     for name in (SOURCE, TARGET):
         edit_json(folder / "raw" / name / "dataset.json", channel_names=None, modality={"0": "MRI"})

@@ -162,3 +162,15 @@ def test_steps_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def _only(arm: str) -> dict[str, object]:
     return {arm: SPECIFICATION["arms"][arm]}
+
+
+def test_what_each_step_watches(folder: Path) -> None:
+    steps, raw = steps_of(folder), folder / "raw"
+    predicted, evaluated = step_of(steps, "predict_other"), step_of(steps, "evaluate_other")
+    assert predicted.watched[0].parent.parent == evaluated.watched[0].parent.parent == raw
+    assert [predicted.watched[0].name, predicted.watched[1].name] == ["imagesTs", "checkpoint_final.pth"]
+    assert [path.name for path in evaluated.watched] == ["labelsTs", "dataset.json", "dataset.json"]
+    # What the report alone depends on is in no command.
+    other = steps_of(folder, non_inferiority_margin=0.05)
+    changed = [a.name for a, b in zip(steps, other, strict=True) if a != b]
+    assert changed == ["report"]

@@ -41,6 +41,9 @@ class Chain:
         self.script.write_text(SCRIPT)
         self.status = {"first": 0, "second": 0, "third": 0}
         self.extra: dict[str, str] = {}
+        self.settings = ""
+        self.watched = folder / "references"
+        self.watched.mkdir()
 
     def steps(self) -> list[BenchmarkStep]:
         made = {name: (self.folder / f"{name}.out",) for name in self.status}
@@ -53,6 +56,8 @@ class Chain:
                 (str(self.script), name + self.extra.get(name, ""), str(self.status[name]), str(made[name][0])),
                 needed[name],
                 made[name],
+                watched=(self.watched,) if name == "second" else (),
+                settings=self.settings if name == "third" else "",
             )
             for name in self.status
         ]
@@ -99,6 +104,23 @@ def test_changed_command_runs_again_with_all_that_follow(chain: Chain) -> None:
     chain.extra["second"] = "-changed"
     assert done_steps(chain.steps(), chain.layout) == ["first"]
     assert chain.run() == ["second-changed", "third"]
+    assert chain.run() == []
+
+
+def test_changed_settings_run_again(chain: Chain) -> None:
+    chain.run()
+    chain.settings = "another margin"
+    assert chain.run() == ["third"]
+    assert chain.run() == []
+
+
+def test_changed_files_run_again_with_all_that_follow(chain: Chain) -> None:
+    chain.run()
+    (chain.watched / "case.nii.gz").write_text("reference")
+    assert chain.run() == ["second", "third"]
+    (chain.watched / "case.nii.gz").write_text("corrected reference")
+    assert chain.run() == ["second", "third"]
+    (chain.watched / ".hidden").write_text("")
     assert chain.run() == []
 
 

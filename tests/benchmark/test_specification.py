@@ -81,6 +81,7 @@ def test_bare_trainers_and_longer_arms() -> None:
         (lambda c: c["source"].pop("dataset"), "source.dataset: is missing"),
         (lambda c: c["tests"][0].pop("key"), "tests.0.key: is missing"),
         (lambda c: c.update(arms={"stock": {"title": "x"}}), "arms.stock.trainer: is missing"),
+        (lambda c: c["arms"].update(Reference="nnUNetTrainerDA5"), "arms: key 'Reference': the report calls"),
         (lambda c: c.update(baseline="best"), "baseline 'best' is none of the arms (stock, sikd, alpha1)"),
         (lambda c: c.update(tests=[]), "tests: List should have at least 1 item"),
         (lambda c: c.update(arms={}), "arms: Dictionary should have at least 1 item"),
@@ -169,6 +170,10 @@ def test_select(tmp_path: Path) -> None:
     specification = load_specification(write_benchmark(tmp_path))
     part = select_part(specification, arms=["alpha1"], folds=[1], seeds=[3, 4])
     assert list(part.arms) == ["stock", "alpha1"]  # the baseline stays
+    other = select_part(specification, arms=["alpha1"], baseline="sikd")
+    assert (other.baseline, list(other.arms)) == ("sikd", ["sikd", "alpha1"])
+    with pytest.raises(SIKDError, match="'best' is none of the arms"):
+        select_part(specification, baseline="best")
     assert (part.folds, part.seeds) == ([1], [3, 4])
     assert (
         select_part(

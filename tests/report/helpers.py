@@ -145,6 +145,7 @@ def write_records(layout: Layout, training: Training, number: int) -> None:
             "peak_memory_mib": {"resident": 900.0, "cuda_allocated": 2100.0 if teacher else 2000.0},
         }
         (folder / "training_cost.json").write_text(json.dumps(cost))
+        (folder / "checkpoint_final.pth").touch()
     record = {"alpha": 2.0, "teacher_sha256": f"{number:064x}", "teacher_pseudo_dice": {"wall": 0.91, "cavity": 0.95}}
     weight = torch.full((3, 4), float(number))
     checkpoint = {

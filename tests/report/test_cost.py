@@ -24,6 +24,14 @@ def test_a_student_pays_for_its_teacher(benchmark_: FakeBenchmark) -> None:
     assert rows["SIKD student: its teacher"] == ["Fake GPU", "15", "30.0 s", "7.5 min", "2.1 GiB", "–", "–"]
 
 
+def test_a_training_that_goes_on_has_no_cost_yet(benchmark_: FakeBenchmark) -> None:
+    stock = next(iter(benchmark_.layout.specification.trainings()))
+    (benchmark_.layout.fold(stock.trainer, stock.fold) / "checkpoint_final.pth").unlink()
+    rows = {row[0]: row[1:] for row in training_cost(benchmark_.layout).rows}
+    assert "stock nnU-Net" not in rows
+    assert rows["SIKD student"][-2:] == ["16.5 min", "–"]
+
+
 def test_prediction(benchmark_: FakeBenchmark) -> None:
     rows = prediction_cost(benchmark_.layout).rows
     assert rows[:2] == [["Source, own test patients"], ["stock nnU-Net", "cuda", "2.0 s", "1.5 GiB"]]
