@@ -7,13 +7,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
 import pytest
 
+from nnunetv2_sikd.benchmark import run
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.plan import BenchmarkStep, Machine, needed_steps, plan_steps
+from nnunetv2_sikd.benchmark.run import run_one
 from nnunetv2_sikd.commands.main import main
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.steps import Step
 from tests.benchmark.helpers import SOURCE, TARGET, layout_of, write_both
 from tests.helpers import make_plans
 
@@ -22,31 +29,23 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-# First on the PATH as nnUNetv2_sikd. It is called as "... benchmark FILE -o OUTPUT ... --only STEP" and does what that
-# does, at once: writes the step's record. Notes when it began and ended, and fails where a file asks for it.
+# First on the PATH as nnUNetv2_sikd. It is called as "... --only STEP" and has this test's process run the step, which
+# has everything imported.
 FAKE = """#!{python}
-import json, pathlib, sys, time
-step, output = sys.argv[sys.argv.index("--only") + 1], pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
-begin = time.time()
-if pathlib.Path("fail_" + step).exists():
-    sys.exit("Error: asked to fail")
-time.sleep(0.7 if step.startswith("predict") else 0.1)
-for file in json.loads(pathlib.Path("plan.json").read_text())[step]:
-    pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
-    pathlib.Path(file).touch()
-(output / "steps").mkdir(parents=True, exist_ok=True)
-record = dict(json.loads(pathlib.Path("records.json").read_text())[step])
-record["needed"] = {{
-    name: json.loads((output / "steps" / f"{{name}}.json").read_text())["finished"] for name in record["needed"]
-}}
-(output / "steps" / f"{{step}}.json").write_text(json.dumps({{**record, "finished": str(time.time())}}))
-with open("calls.txt", "a") as calls:
-    calls.write(f"{{step}} {{begin}} {{time.time()}}\\n")
+import sys
+from multiprocessing.connection import Client
+
+with Client({address!r}) as test:
+    test.send(sys.argv[sys.argv.index("--only") + 1])
+    sys.exit(test.recv())
 """
 
 
 class Cluster:
-    """A benchmark, and Snakemake to run it."""
+    """A benchmark, and Snakemake to run it.
+
+    Steps are run and recorded as the command does it; in place of what they execute their outputs are made at once.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.layout = folder, layout_of(folder, arms={"stock": "nnUNetTrainer", "da5": "nnUNetTrainerDA5"})
@@ -57,19 +56,38 @@ class Cluster:
         plans.write_text(json.dumps(make_plans(SOURCE)))
         (plans.parent / "dataset.json").write_text(json.dumps(self.layout.dataset_json(SOURCE)))
         fake = folder / "bin" / "nnUNetv2_sikd"
-        fake.write_text(FAKE.format(python=sys.executable))
+        self._jobs = Listener(family="AF_UNIX")
+        fake.write_text(FAKE.format(python=sys.executable, address=self._jobs.address))
         fake.chmod(0o755)
-        (folder / "plan.json").write_text(
-            json.dumps({step.name: [str(path) for path in step.outputs] for step in self.steps})
-        )
-        records = {
-            step.name: {
-                "command": list(step.command),
-                "needed": [other.name for other in needed_steps(step, self.steps)],
-            }
-            for step in self.steps
-        }
-        (folder / "records.json").write_text(json.dumps(records))
+
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            threading.Thread(target=self._answer, args=(self._jobs.accept(),), daemon=True).start()
+
+    def _answer(self, job: Connection) -> None:
+        with job:
+            name = job.recv()
+            try:
+                run_one(next(step for step in self.steps if step.name == name), self.steps, self.layout)
+            except SIKDError as error:
+                job.send(f"Error: {error}")
+            else:
+                job.send(None)
+
+    def execute(self, step: Step, log: Path, environment: object) -> None:
+        """Make the step's outputs; note when it began and ended, and fail where a file asks for it."""
+        begin = time.time()
+        if (self.folder / f"fail_{step.name}").exists():
+            raise SIKDError("asked to fail")
+        time.sleep(0.7 if step.name.startswith("predict") else 0.1)
+        planned = next(each for each in self.steps if each.name == step.name)
+        for file in set(planned.outputs) - {self.layout.record(step.name)}:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        with (self.folder / "calls.txt").open("a") as calls:
+            calls.write(f"{step.name} {begin} {time.time()}\n")
 
     def run(self, *options: str, **config: str) -> tuple[int, str]:
         """Run Snakemake; returns its exit status and what it printed."""
@@ -101,9 +119,11 @@ def snakefile() -> Path:
 
 
 @pytest.fixture
-def cluster(nnunet_folders: Path) -> Cluster:
+def cluster(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     write_both(nnunet_folders)
-    return Cluster(nnunet_folders)
+    cluster = Cluster(nnunet_folders)
+    monkeypatch.setattr(run, "execute", cluster.execute)
+    return cluster
 
 
 def test_the_command_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
