@@ -11,10 +11,11 @@ from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
+from nnunetv2_sikd.trainers.finite import FiniteLoss
 from nnunetv2_sikd.trainers.settings import SIKDSettings
 
 
-class nnUNetTrainer_SIKDBase(CostRecord, WholeCheckpoints):
+class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
     """nnU-Net's trainer with SIKD's settings."""
 
     sikd: ClassVar[SIKDSettings] = SIKDSettings()

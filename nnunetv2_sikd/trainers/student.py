@@ -197,6 +197,13 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
             self.loss.forget()
         return {**result, "parts": self.loss.last_parts}
 
+    def loss_parts(self, result: dict[str, Any]) -> dict[str, float]:
+        """Segmentation and (unweighted) distillation loss of the last step; in validation there is only the first."""
+        if not self.network.training:
+            return super().loss_parts(result)
+        segmentation, distillation = self.loss.last_parts.tolist()
+        return {"segmentation loss": segmentation, "distillation loss": distillation}
+
     def _to_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         data, target = batch["data"].to(self.device, non_blocking=True), batch["target"]
         if isinstance(target, list):
