@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.nn.functional import mse_loss
 
@@ -36,6 +37,23 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
         return squared.sum() / (mask.sum() * student.shape[1]).clamp(min=1)
 
 
+def share_of_ranks(count: torch.Tensor) -> torch.Tensor:
+    """What makes a mean over the pixels of one rank its part of the mean over those of all ranks.
+
+    DDP averages the ranks' gradients. They differ in their number of pixels where some are ignored, or where the
+    batch cannot be split evenly; an average of their means would give the pixels of one rank more weight.
+
+    Args:
+        count: Number of pixels in this rank, a scalar.
+
+    Returns:
+        Scalar to multiply this rank's mean by; 1 where all ranks have the same number.
+    """
+    total = count.clone()
+    dist.all_reduce(total)
+    return count * dist.get_world_size() / total.clamp(min=1)
+
+
 class DistillationLoss(nn.Module):
     """nnU-Net's loss plus α times the feature MSE, wherever :meth:`expect` announced teacher features.
 
@@ -45,10 +63,12 @@ class DistillationLoss(nn.Module):
         segmentation: nnU-Net's loss.
         alpha: Weight α of the distillation.
         capture: Source of the student's features; has ``take()``.
+        ddp: Several processes train together, each on its part of the batch.
     """
 
-    def __init__(self, segmentation: nn.Module, alpha: float, capture: Any) -> None:
+    def __init__(self, segmentation: nn.Module, alpha: float, capture: Any, ddp: bool = False) -> None:
         super().__init__()
+        self.ddp = ddp
         self.segmentation = segmentation
         self.alpha = alpha
         self.capture = capture
@@ -79,7 +99,11 @@ class DistillationLoss(nn.Module):
         segmentation = self.segmentation(output, target)
         if self._expected is None:
             return segmentation
-        distillation = feature_mse(self.capture.take(), *self._expected)
+        teacher, mask = self._expected
+        distillation = feature_mse(self.capture.take(), teacher, mask)
+        if self.ddp:
+            counted = torch.ones_like(teacher[:, :1], dtype=torch.bool) if mask is None else mask
+            distillation = distillation * share_of_ranks(counted.sum())
         # Kept on the device: reading them here would make the GPU wait once more per step.
         self.last_parts = torch.stack([segmentation.detach().float(), distillation.detach()])
         return segmentation + self.alpha * distillation

@@ -57,7 +57,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
     def _build_loss(self) -> nn.Module:
         # nnU-Net calls this after wrapping the network and before its first use: the latest moment at which
         # a capture still becomes part of a compiled graph.
-        return DistillationLoss(super()._build_loss(), self.sikd.alpha, PenultimateCapture(self.network))
+        return DistillationLoss(super()._build_loss(), self.sikd.alpha, PenultimateCapture(self.network), self.is_ddp)
 
     # ---------------------------------------------------------------- data
 
