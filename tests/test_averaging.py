@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import doctest
 import math
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +15,22 @@ from hypothesis.extra import numpy as hnp
 
 from nnunetv2_sikd import averaging
 from nnunetv2_sikd.averaging import class_average
+
+
+@pytest.fixture(scope="module", autouse=True, params=["on the CPU", "as on a GPU"])
+def where(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything holds for both ways to average."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "as on a GPU":
+            patch.setattr(averaging, "_average_arrays", averaged_as_on_a_gpu)
+        yield
+
+
+def averaged_as_on_a_gpu(image: np.ndarray, label: np.ndarray, *options: int | None) -> np.ndarray:
+    if label.dtype.kind == "u" and label.dtype.itemsize > 1:  # types that torch has no arithmetic for
+        label = label.astype(np.int64)
+    tensors = (torch.from_numpy(np.ascontiguousarray(array)) for array in (image, label))
+    return averaging._average_tensors(*tensors, *options).numpy()
 
 
 def regions_of(label: np.ndarray, ignore_label: int | None) -> np.ndarray:
@@ -293,6 +312,21 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int | None]:
     largest = draw(st.sampled_from([0, 1, 3, 5000]))
     label = draw(hnp.arrays(np.int16, (batch, 1, *spatial), elements=st.integers(-1, largest)))
     return image, label, draw(st.sampled_from([None, -1, 0, 1, 3]))
+
+
+def test_both_ways_give_the_same_bits() -> None:
+    image, label = (tensor.numpy() for tensor in random_case(61, 67, batch=3, classes=5))
+    label[0] = np.arange(67) // 20  # long runs, as label maps have them, and noise
+    label[1, 0, :9] = -1
+    for dtype in (np.float16, np.float32):
+        ours = averaging._average_arrays(image.astype(dtype), label, 3, None)
+        np.testing.assert_array_equal(ours, averaged_as_on_a_gpu(image.astype(dtype), label, 3, None))
+
+
+def test_importing_it_does_not_import_torch() -> None:
+    code = "import sys, numpy; from nnunetv2_sikd import class_average as f; "
+    code += "f(numpy.zeros((1, 1, 4)), numpy.zeros((1, 4), int)); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 class TestProperties:
