@@ -187,6 +187,12 @@ class TestLabels:
         given = class_average(image, label, num_labels=num_labels, ignore_label=3)
         assert torch.equal(given, class_average(image, label, ignore_label=3))
 
+    def test_ignore_label_may_be_beyond_the_given_number(self) -> None:
+        image, label = random_case(8, 9, classes=4)
+        label[label == 3] = 255
+        given = class_average(image, label, num_labels=3, ignore_label=255)
+        assert torch.equal(given, class_average(image, label, ignore_label=255))
+
     def test_label_beyond_the_given_number_is_an_error(self) -> None:
         image, label = random_case(8, 9, classes=4)
         with pytest.raises((RuntimeError, IndexError)):
