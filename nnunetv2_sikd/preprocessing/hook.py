@@ -23,6 +23,7 @@ from tqdm import tqdm
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.copy import CopySpec, has_foreground, is_current, remove_copy, write_copy
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.ranks import refused_together
 
 # Below this much (compressed) data a process of its own takes longer to start than it helps.
 _BYTES_WORTH_A_PROCESS = 100 * 2**20
@@ -62,8 +63,8 @@ def write_class_averages(
 def ensure_copies(trainer: Any) -> Path:
     """Make the copies of a trainer's data set and configuration as far as they are missing.
 
-    Every rank of a distributed training may call it: the first one writes while the others wait for its lock,
-    for as long as it takes (a barrier would time out).
+    Every rank of a distributed training calls it: the first one writes while the others wait for its lock,
+    for as long as it takes (a barrier would time out). What one refuses, all refuse.
 
     Args:
         trainer: An ``nnUNetTrainer``.
@@ -75,7 +76,8 @@ def ensure_copies(trainer: Any) -> Path:
         SIKDError: A case cannot be averaged, or the copies cannot be written.
     """
     planned = PlannedConfiguration(trainer.plans_manager, trainer.configuration_name, trainer.dataset_json)
-    return _write(copy_spec(planned), default_num_processes, overwrite=False)
+    with refused_together():
+        return _write(copy_spec(planned), default_num_processes, overwrite=False)
 
 
 def copy_spec(planned: PlannedConfiguration) -> CopySpec:
@@ -107,7 +109,8 @@ def _write(spec: CopySpec, num_processes: int, overwrite: bool) -> Path:
                 remove_copy(spec, case)
             todo = cases if overwrite else _outdated(spec, cases)
             with_foreground = _write_all(spec, todo, scratch, num_processes)
-            _report_foreground(spec, todo, with_foreground)
+            if todo:
+                _report_foreground(spec, todo, with_foreground)
     except OSError as error:
         raise SIKDError(
             f"{error.filename or spec.target}: class averages cannot be written ({error.strerror or error}); "

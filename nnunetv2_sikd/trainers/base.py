@@ -7,6 +7,8 @@ from hashlib import sha256
 from inspect import signature
 from typing import Any, ClassVar
 
+from torch import distributed as dist
+
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
@@ -31,6 +33,10 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
                 f"SIKD does not train cascades, and {self.configuration_name} is the second stage of one: "
                 "choose another configuration (2d, 3d_lowres, 3d_fullres)"
             )
+        if self.is_ddp:
+            if self.local_rank == 0:
+                self.do_split()  # writes splits_final.json where there is none: the others must not read half of it
+            dist.barrier()
         super().initialize()
 
     def record(self, role: str) -> dict[str, Any]:

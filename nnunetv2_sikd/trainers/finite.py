@@ -9,6 +9,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.ranks import first_told, in_any_rank
 
 
 class FiniteLoss(nnUNetTrainer):
@@ -17,7 +18,8 @@ class FiniteLoss(nnUNetTrainer):
     Without mixed precision a step with such a loss has ruined the weights. With it the gradient scaler skips the
     step, so a single overflow is only logged, as stock nnU-Net survives it; several in a row do not pass by
     themselves. In validation such a loss stops the training where the weights are broken (by an infinite gradient
-    of a finite loss in the epoch's last step), and is logged otherwise.
+    of a finite loss in the epoch's last step), and is logged otherwise. On several GPUs all processes do the same,
+    whichever of them has the loss.
 
     Raises:
         SIKDError: From ``train_step()`` and ``validation_step()``, with the loss, the cases of the batch and those
@@ -32,23 +34,24 @@ class FiniteLoss(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's training step; its loss has to be finite."""
         result = super().train_step(batch)
-        # nnU-Net brings this number to the CPU in any case: looking at it costs the GPU no wait.
-        if np.isfinite(result["loss"]).all():
+        told = self._told_of_broken_loss("training", result, batch)
+        if told is None:
             self._overflows = 0
             return result
         self._overflows += 1
         if self.grad_scaler is None or self._overflows > self.overflows_tolerated:
-            self._stop("training", result, batch)
-        self.print_to_log_file(f"{self._told('training', result, batch)}; mixed precision skips this step")
+            self._stop(told)
+        self.print_to_log_file(f"{told}; mixed precision skips this step")
         return result
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's validation step; its loss has to be finite, or at least the weights."""
         result = super().validation_step(batch)
-        if not np.isfinite(result["loss"]).all():
+        told = self._told_of_broken_loss("validation", result, batch)
+        if told is not None:
             if not all(torch.isfinite(weights).all() for weights in self.network.state_dict().values()):
-                self._stop("validation", result, batch)
-            self.print_to_log_file(self._told("validation", result, batch))
+                self._stop(told)
+            self.print_to_log_file(told)
         return result
 
     def loss_parts(self, result: dict[str, Any]) -> dict[str, float]:
@@ -59,9 +62,17 @@ class FiniteLoss(nnUNetTrainer):
         """
         return {"loss": float(result["loss"])}
 
-    def _stop(self, phase: str, result: dict[str, Any], batch: dict[str, Any]) -> None:
+    def _told_of_broken_loss(self, phase: str, result: dict[str, Any], batch: dict[str, Any]) -> str | None:
+        """What is to be told where the loss is not finite in one of the processes."""
+        # nnU-Net brings this number to the CPU in any case: looking at it costs the GPU no wait.
+        broken = not np.isfinite(result["loss"]).all()
+        if not in_any_rank(broken, self.device):
+            return None
+        return first_told(self._told(phase, result, batch) if broken else None)
+
+    def _stop(self, told: str) -> None:
         raise SIKDError(
-            f"{self.output_folder}: {self._told(phase, result, batch)}; the training stops before such weights are "
+            f"{self.output_folder}: {told}; the training stops before such weights are "
             "saved: check the images and labels of these cases and preprocess the data set again if they change, "
             "then the same command with --c continues from the last checkpoint"
         )
