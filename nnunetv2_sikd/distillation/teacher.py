@@ -83,8 +83,9 @@ def load_teacher(trainer: Any, teacher_class: Any) -> FrozenTeacher:
         raise SIKDError(f"{file}: was trained by {checkpoint['trainer_name']}, not by {name}; run {train}")
     try:
         misfits = _misfits(checkpoint["init_args"], trainer)
-    except (KeyError, TypeError) as error:
-        raise SIKDError(f"{file}: is no complete nnU-Net checkpoint ({error} missing); run {train}") from error
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise SIKDError(f"{file}: is no complete nnU-Net checkpoint ({told} missing); run {train}") from error
     if misfits:
         raise SIKDError(
             f"{file}: this teacher does not fit its student: {'; '.join(misfits)}; train a fitting one with {train}"
@@ -113,7 +114,11 @@ def teaching_is_forced() -> bool:
 
 
 def _misfits(made_with: dict[str, Any], trainer: Any) -> list[str]:
-    """In what a teacher's training differed from the student's; empty where it fits."""
+    """In what a teacher's training differed from the student's; empty where it fits.
+
+    The teacher's plans are compared and nothing else: nnU-Net imports whatever class plans name, and these may be
+    anybody's. Its network is built from the student's.
+    """
     theirs = PlansManager(made_with["plans"])
     ours: PlansManager = trainer.plans_manager
     pairs: dict[str, tuple[Any, Any]] = {
@@ -132,7 +137,11 @@ def _misfits(made_with: dict[str, Any], trainer: Any) -> list[str]:
         ),
         "channel names": (_channels(made_with["dataset_json"]), _channels(trainer.dataset_json)),
     }
-    misfits = [f"{what} {theirs_} instead of {ours_}" for what, (theirs_, ours_) in pairs.items() if theirs_ != ours_]
+    misfits = [
+        f"{what} {str(theirs_)[:200]} instead of {ours_}"
+        for what, (theirs_, ours_) in pairs.items()
+        if theirs_ != ours_
+    ]
     if misfits:
         return misfits
     settings = [
