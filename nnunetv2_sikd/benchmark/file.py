@@ -21,6 +21,9 @@ from nnunetv2_sikd.benchmark.specification import (
 )
 from nnunetv2_sikd.errors import SIKDError
 
+_MOST_BYTES = 2**20
+_MOST_KEYS = 1000  # of one mapping, merged ones included: merges of merges multiply
+
 
 def shipped_benchmarks() -> dict[str, Path]:
     """The benchmark files that come with this package, by name."""
@@ -43,12 +46,18 @@ def load_specification(file: Path | str) -> Specification:
     """
     path = shipped_benchmarks().get(str(file), Path(file))
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open("rb") as stream:
+            text = stream.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise SIKDError(f"{path}: is no benchmark file: larger than {_MOST_BYTES // 2**20} MiB")
+        content = yaml.load(text.decode("utf-8"), _Loader)
     except OSError as error:
         shipped = ", ".join(shipped_benchmarks())
         raise SIKDError(f"{file}: no benchmark file ({error.strerror}); shipped ones: {shipped}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SIKDError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise SIKDError(f"{path}: no valid YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:  # the latter of a tag and a wrong value
+        raise SIKDError(f"{path}: no valid YAML: {' '.join(str(error).split())[:500]}") from error
     if not isinstance(content, dict):
         raise SIKDError(f"{path}: must hold keys and values, such as 'title: ...'; docs/benchmark.md shows one")
     try:
@@ -95,7 +104,12 @@ def select_part(
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a key that comes twice instead of forgetting the first."""
+    """PyYAML's safe loader, which refuses floods of keys, and a key that comes twice (it forgets the first)."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_KEYS:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: more than {_MOST_KEYS} keys")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: list[Any] = []

@@ -32,12 +32,13 @@ from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 
 _DA5 = "(?P<da5>_DA5)?"
-_SEED = r"(?:_seed(?P<seed>0|[1-9]\d*))?"
-_SCHEDULE = r"(?:_(?P<epochs>[1-9]\d*)epochs(?:_(?P<iterations>[1-9]\d*)iterations)?)?"
+# Numbers of at most nine digits: names come from benchmark files, and longer ones are no seed of numpy's.
+_SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
+_SCHEDULE = r"(?:_(?P<epochs>[1-9][0-9]{0,8})epochs(?:_(?P<iterations>[1-9][0-9]{0,8})iterations)?)?"
 _STOCK = re.compile("nnUNetTrainer(?P<da5>DA5)?" + _SEED + _SCHEDULE)
 _TEACHER = re.compile(r"nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _DA5 + _SEED + _SCHEDULE)
 _STUDENT = re.compile(
-    r"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>\d+(?:p\d+)?))?"
+    r"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>[0-9]{1,9}(?:p[0-9]{1,9})?))?"
     r"(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?" + _DA5 + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
