@@ -88,17 +88,17 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         options: Further options of ``nnUNetv2_train``.
 
     Raises:
-        SIKDError: The training failed.
+        SIKDError: The training failed, or it was begun and its checkpoint is damaged or unsafe.
     """
     folder = fold_folder(planned, trainer, fold)
     wants_npz = "--npz" in options and not any((folder / "validation").glob("*.npz"))
     if training_is_done(folder) and not wants_npz:
         print(f"{trainer}, fold {fold}: already trained in {folder}")
         return
-    if (folder / "checkpoint_final.pth").is_file():
-        options = [*options, "--val"]
-    elif any(folder.glob("checkpoint_*.pth")):
-        options = [*options, "--c"]
+    begun = [file for kind in ("final", "latest", "best") if (file := folder / f"checkpoint_{kind}.pth").is_file()]
+    if begun:
+        read_checkpoint(begun[0])  # nnU-Net, which loads it next, would execute what it holds
+        options = [*options, "--val" if begun[0].name == "checkpoint_final.pth" else "--c"]
     command = [
         planned.plans.dataset_name,
         planned.name,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.preprocessing.stored import open_array
 
 
 def validation_cases(planned: PlannedConfiguration, fold: int | str) -> list[str]:
@@ -68,7 +69,8 @@ def read_case(planned: PlannedConfiguration, case: str) -> tuple[NDArray[np.floa
     if case not in nnUNetDatasetBlosc2.get_identifiers(str(folder)):
         raise SIKDError(f"{folder}: has no case {case!r}; choose another with --case")
     try:
-        image, label, _, _ = nnUNetDatasetBlosc2(str(folder), [case]).load_case(case)
+        # Not with nnU-Net's load_case, which also loads the case's pickle.
+        image, label = (open_array(folder / f"{case}{suffix}") for suffix in (".b2nd", "_seg.b2nd"))
         return np.asarray(image[:], np.float32), np.asarray(label[0], np.int16)
     except Exception as error:
         told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -14,6 +14,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.hook import copy_spec
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.preprocessing.stored import open_array
 
 # Okabe and Ito's colours, distinguishable with any colour vision.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")
@@ -42,10 +43,6 @@ def draw_preview(dataset: str | int, configuration: str, plans: str, cases: int)
     chosen = [
         identifiers[i] for i in np.linspace(0, len(identifiers) - 1, min(cases, len(identifiers))).round().astype(int)
     ]
-    originals, copies = (
-        nnUNetDatasetBlosc2(str(spec.source), chosen),
-        nnUNetDatasetBlosc2(str(spec.target), chosen),
-    )
 
     names = _label_names(planned)
     shown_labels = sorted(names)
@@ -53,8 +50,11 @@ def draw_preview(dataset: str | int, configuration: str, plans: str, cases: int)
     figure = Figure(figsize=(7.5, 2.5 * len(chosen) + 0.5), dpi=300, layout="constrained")
     FigureCanvasAgg(figure)
     for row, case in zip(figure.subplots(len(chosen), 3, squeeze=False), chosen, strict=True):
-        data, seg, _, _ = originals.load_case(case)
-        copy, _, _, _ = copies.load_case(case)
+        # Not with nnU-Net's load_case, which also loads the case's pickle.
+        data, seg, copy = (
+            open_array(folder / f"{case}{suffix}")
+            for folder, suffix in ((spec.source, ".b2nd"), (spec.source, "_seg.b2nd"), (spec.target, ".b2nd"))
+        )
         label = seg[0]
         z = int(((label > 0) & (label != spec.ignore_label)).sum(axis=(1, 2)).argmax())
         image = data[0, z]
