@@ -163,7 +163,7 @@ def _finish_times(steps: Sequence[BenchmarkStep], layout: Layout) -> Mapping[str
 def _read(record: Path) -> dict[str, Any]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -17,6 +17,7 @@ from nnunetv2_sikd.evaluation.empty_masks import Empty
 from nnunetv2_sikd.evaluation.files import PairedFiles, list_names
 from nnunetv2_sikd.evaluation.labels import Matching
 from nnunetv2_sikd.files import written_whole
+from nnunetv2_sikd.untrusted import as_cell
 
 COLUMNS = ("case", "label", "empty", "unit", *METRICS)
 """Of ``metrics.csv``."""
@@ -84,7 +85,8 @@ def write_metrics_csv(cases: Sequence[CaseResult], file: Path) -> None:
         for case in cases:
             for result in case.labels:
                 numbers = [repr(float(result.values[name])) for name in METRICS]
-                writer.writerow([case.case, result.label.name, result.empty.value, case.unit, *numbers])
+                names = (as_cell(case.case), as_cell(result.label.name))
+                writer.writerow([*names, result.empty.value, case.unit, *numbers])
 
 
 def report(summary: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ from nnunetv2_sikd.prediction import COST_FILE as PREDICTION_COST
 from nnunetv2_sikd.report.formatting import NOTHING, Table, duration, memory
 from nnunetv2_sikd.trainers.cost import FILE_NAME as TRAINING_COST
 
+_MOST = 1e15
+
 
 def training_cost(layout: Layout) -> Table:
     """Cost of every arm's training, teachers in rows of their own and in their students' totals."""
@@ -87,7 +89,8 @@ def teacher_of(training: Training) -> str | None:
 
 def _columns(costs: Sequence[dict[str, Any]]) -> list[str]:
     found = [cost for cost in costs if cost]
-    seconds = [s for cost in found for s in cost.get("seconds_per_epoch") or () if isinstance(s, (int, float))]
+    listed = [cost.get("seconds_per_epoch") for cost in found]
+    seconds = [s for each in listed if isinstance(each, list) for s in map(_number, each) if not math.isnan(s)]
     epochs = "/".join(dict.fromkeys(str(cost.get("epochs", NOTHING)) for cost in found)) or NOTHING
     return [
         _names(found, "device"),
@@ -117,7 +120,8 @@ def _mean(numbers: Iterable[float]) -> float:
 
 
 def _number(found: Any) -> float:
-    return float(found) if isinstance(found, (int, float)) else math.nan
+    """A number of a record; nan for what is none, or cannot be a cost."""
+    return float(found) if isinstance(found, (int, float)) and 0 <= found <= _MOST else math.nan
 
 
 def _read_finished(fold: Path) -> dict[str, Any]:
@@ -129,6 +133,6 @@ def _read(file: Path) -> dict[str, Any]:
     """A record, empty where there is none: a training by hand has no cost, and a report all the same."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from nnunetv2_sikd import __version__
@@ -98,15 +99,30 @@ def render(page: Page, template: str) -> str:
     """
     environment = Environment(
         loader=PackageLoader("nnunetv2_sikd.report"),
-        autoescape=select_autoescape(["html"]),
+        autoescape=True,  # of text included in the page, too
+        finalize=_markdown if template.endswith(".md") else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = _breakable
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["cell"] = lambda text: Markup(_markdown(text).replace("|", "\\|"))
+    environment.filters["fenced"] = _fenced
     return environment.get_template(template).render(page.values)
+
+
+def _markdown(text: Any) -> Markup:
+    """Text that Markdown shows as it is: titles and labels come from files of others, and may hold HTML or links."""
+    if isinstance(text, Markup):
+        return text
+    return Markup(re.sub(r"[\\`<&\[\]]", r"\\\g<0>", " ".join(str(text).splitlines())))
+
+
+def _fenced(text: str) -> Markup:
+    """A block of code in Markdown, whose fence the text cannot close."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+|$", text))))
+    return Markup(f"{fence}yaml\n{text}{fence}")
 
 
 def _breakable(text: str) -> Markup:

@@ -10,6 +10,7 @@ import pandas as pd
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.specification import TestSet, Training
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.untrusted import from_cell
 
 OVERLAP = ("dice", "iou", "surface_dice")
 DISTANCES = ("hausdorff", "hausdorff95", "average_surface_distance")
@@ -80,6 +81,11 @@ def _read(file: Path, test: TestSet, training: Training) -> pd.DataFrame:
     unknown = set(table["empty"]) - {"none", "reference", "prediction", "both"}
     if unknown:
         raise _damaged(file, f"column empty holds {sorted(unknown)[0]!r}")
+    for name in ("case", "label"):
+        table[name] = table[name].map(from_cell)
+    for name, most in (*((name, 1) for name in OVERLAP), *((name, float("inf")) for name in (*DISTANCES, *_VOLUMES))):
+        if ((table[name] < 0) | (table[name] > most) | (table[name] == float("inf"))).any():
+            raise _damaged(file, f"column {name} holds a number that cannot be")
     twice = table.duplicated(["case", "label"])
     if twice.any():
         raise _damaged(file, f"has case {table['case'][twice].iloc[0]} twice for one label")

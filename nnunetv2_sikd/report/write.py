@@ -12,11 +12,13 @@ import pandas as pd
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import write_bytes, write_text
+from nnunetv2_sikd.folders import check_output
 from nnunetv2_sikd.report.canvas import Picture
 from nnunetv2_sikd.report.page import make_page, render
 from nnunetv2_sikd.report.provenance import record_rows
 from nnunetv2_sikd.report.results import Results
 from nnunetv2_sikd.report.scores import read_scores
+from nnunetv2_sikd.untrusted import as_cell
 
 
 def write_report(layout: Layout) -> Path:
@@ -34,6 +36,7 @@ def write_report(layout: Layout) -> Path:
     Raises:
         SIKDError: There are no results, or the folder cannot be written.
     """
+    check_output(layout.report())
     results = Results(layout, read_scores(layout))
     page = make_page(results)
     folder = layout.report()
@@ -63,5 +66,6 @@ def _write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
 
 def _csv(frame: Any) -> str:
     buffer = StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n")
+    told = frame.map(lambda value: as_cell(value) if isinstance(value, str) else value)
+    told.to_csv(buffer, index=False, lineterminator="\n")
     return buffer.getvalue()
