@@ -43,12 +43,20 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """``nnUNetv2_sikd doctor`` has none of its own."""
+    """``--checkpoint``."""
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="only check that these checkpoints are whole and hold nothing that loading them would execute",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print all findings."""
-    del args
+    if args.checkpoint:
+        return _check_checkpoints(args.checkpoint)
     print("Line for your shell (nnU-Net's own commands need it, nnUNetv2_sikd's do not):")
     print(f"  bash, zsh:   {posix_line()}")
     print(f"  PowerShell:  {powershell_line()}\n")
@@ -67,6 +75,23 @@ def findings() -> Iterator[Finding]:
     yield from _commands()
     yield from _trainers()
     yield from _device()
+
+
+def _check_checkpoints(files: list[Path]) -> int:
+    """Checkpoints from others, before nnU-Net loads them, which executes what they hold."""
+    from nnunetv2_sikd.distillation.checkpoint import read_checkpoint
+    from nnunetv2_sikd.errors import SIKDError
+
+    worst = 0
+    for file in files:
+        try:
+            trainer = read_checkpoint(file)["trainer_name"]
+            finding = Finding("ok", f"{file}: holds weights and plain values only; of trainer {trainer!r}")
+        except SIKDError as error:
+            finding = Finding("error", str(error))
+        print(f"{_MARKS[finding.state]} {finding.text}", flush=True)
+        worst |= finding.state == "error"
+    return worst
 
 
 def posix_line() -> str:
