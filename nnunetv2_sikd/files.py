@@ -4,10 +4,66 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from nnunetv2_sikd.errors import SIKDError
+
+_PATIENCE_SECONDS = 5.0
+# Windows gives these to devices, in any folder and with any ending.
+_DEVICES = ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10)))
+
+
+def check_name(name: str) -> str:
+    """Check that every system can have a file or folder of this name, since results move between them.
+
+    Args:
+        name: Without any folder.
+
+    Raises:
+        ValueError: Windows, macOS or Linux cannot.
+    """
+    bad = sorted({character for character in name if character in '<>:"/\\|?*' or not character.isprintable()})
+    if bad:
+        raise ValueError(f"{name!r}: no file can be named so on every system; leave out {' '.join(map(repr, bad))}")
+    if not name or name[-1] in ". ":
+        raise ValueError(f"{name!r}: no file can be named so on Windows; choose a name that ends in another character")
+    if name.partition(".")[0].rstrip().upper() in _DEVICES:
+        raise ValueError(f"{name!r}: no file can be named so on Windows, where it is a device; choose another name")
+    return name
+
+
+def replace(source: Path, target: Path) -> None:
+    """Move a file into its place, as ``os.replace`` does; on Windows, wait for whoever has the old one open.
+
+    There an open file cannot be replaced: a virus scanner lets go of it soon, a spreadsheet does not.
+
+    Args:
+        source: The new file, on the same file system.
+        target: Its place.
+
+    Raises:
+        SIKDError: Another program keeps the old file open (Windows).
+        OSError: The system refuses for another reason.
+    """
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError as error:
+            if sys.platform != "win32" or not target.is_file():
+                raise
+            if time.monotonic() > end:
+                raise SIKDError(
+                    f"{target}: cannot be replaced ({error.strerror}): close the program that has it open, or make it "
+                    "writable, then run the same command again"
+                ) from error
+        time.sleep(0.1)
 
 
 @contextmanager
@@ -23,7 +79,7 @@ def written_whole(file: Path) -> Iterator[Path]:
     partial = file.with_name(f".partial_{os.getpid()}_{file.name}")
     try:
         yield partial
-        os.replace(partial, file)
+        replace(partial, file)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def start(
         stdout=output,
         stderr=None if output is None else subprocess.STDOUT,
         start_new_session=True,  # so that its workers can be ended with it
-        preexec_fn=None if os.name == "nt" else partial(_end_with_parent, os.getpid()),
+        preexec_fn=None if sys.platform == "win32" else partial(_end_with_parent, os.getpid()),
     )
 
 
@@ -69,8 +69,11 @@ def end(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) 
         process: From :func:`start`.
         grace_seconds: How long it may take; a command that ends commands itself needs longer than those.
     """
-    if os.name == "nt":
-        process.terminate()
+    if sys.platform == "win32":
+        # No process groups and no interrupts there; a workers' parent that is ended alone leaves them behind.
+        if process.poll() is None:
+            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
+            process.kill()  # nothing if it is gone
         process.wait()
         return
     try:
@@ -84,6 +87,15 @@ def end(process: subprocess.Popen[bytes], grace_seconds: float = GRACE_SECONDS) 
         process.wait()
 
 
+def as_typed(command: Sequence[str]) -> str:
+    """A command as one line for this system's shell.
+
+    Args:
+        command: Name and arguments.
+    """
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+
+
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Show a command, run it, and return its exit status; it ends when this process is interrupted.
 
@@ -94,7 +106,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     Raises:
         SIKDError: It is not installed.
     """
-    print(f"\n$ {shlex.join(command)}", flush=True)
+    print(f"\n$ {as_typed(command)}", flush=True)
     process = start(command, environment)
     try:
         return process.wait()

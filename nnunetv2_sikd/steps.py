@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.processes import GRACE_SECONDS, end, start
+from nnunetv2_sikd.processes import GRACE_SECONDS, as_typed, end, start
 
 _POLL_SECONDS = 0.5
+_SIGKILL = 9  # signal.SIGKILL, which Windows does not have
 _POINTS_UP = "see above"
 _ERROR_LINE = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b")
 
@@ -56,7 +55,7 @@ def execute(step: Step, log: Path, environment: Mapping[str, str]) -> None:
     Raises:
         SIKDError: The command failed, or ended without its result.
     """
-    print(f"  $ {shlex.join(step.command)}", flush=True)
+    print(f"  $ {as_typed(step.command)}", flush=True)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         output = log.open("ab")
@@ -78,7 +77,7 @@ def execute(step: Step, log: Path, environment: Mapping[str, str]) -> None:
 
 def _ending(code: int) -> str:
     if code < 0:
-        told = " (out of memory?)" if code == -signal.SIGKILL else ""
+        told = " (out of memory?)" if code == -_SIGKILL else ""
         return f"was ended by signal {-code}{told}"
     return f"failed (exit status {code})" if code else "ended without its result"
 

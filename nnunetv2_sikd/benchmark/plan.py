@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.specification import TestSet, Training
 from nnunetv2_sikd.prediction import COST_FILE
+from nnunetv2_sikd.processes import as_typed
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
@@ -121,7 +121,7 @@ def show_steps(steps: Sequence[BenchmarkStep], done: Collection[str] = ()) -> No
     """
     for number, step in enumerate(steps, 1):
         state = " (done)" if step.name in done else ""
-        print(f"[{number}/{len(steps)}] {step.title}{state}\n  $ {shlex.join(step.command)}")
+        print(f"[{number}/{len(steps)}] {step.title}{state}\n  $ {as_typed(step.command)}")
         needed = ", ".join(other.name for other in needed_steps(step, steps))
         print(f"  step {step.name}" + (f", after {needed}" if needed else ""))
         for path in step.outputs:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.files import check_name, write_json
 
 _PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 
@@ -49,6 +49,7 @@ def derive_configuration(
         raise SIKDError(
             f"{file}: has no configuration {base!r} to derive {name!r} from; it has {', '.join(configurations)}"
         )
+    _check_name(name, configurations, file)
     whole = _resolved(configurations, base, file)
     derived: dict[str, Any] = {"inherits_from": base}
     if spacing is not None:
@@ -70,6 +71,17 @@ def derive_configuration(
         configurations[name] = derived
         write_json(file, plans)
         print(f"{file}: configuration {name} added")
+
+
+def _check_name(name: str, configurations: Collection[str], file: Path) -> None:
+    """It becomes part of folder names; not every system tells ``Small`` from ``small``."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise SIKDError(f"{file}: cannot have a configuration named {error}") from error
+    same = [other for other in configurations if other != name and other.lower() == name.lower()]
+    if same:
+        raise SIKDError(f"{file}: has a configuration {same[0]!r}, which {name!r} equals but for capitals; rename one")
 
 
 def _resolved(configurations: dict[str, Any], name: str, file: Path) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_sikd.files import replace
 
 
 class WholeCheckpoints(nnUNetTrainer):
@@ -18,7 +21,7 @@ class WholeCheckpoints(nnUNetTrainer):
         partial = f"{filename}.tmp"  # one name, so that a kill leaves at most one
         try:
             super().save_checkpoint(partial)
-            os.replace(partial, filename)
+            replace(Path(partial), Path(filename))
         finally:
             if os.path.exists(partial):
                 os.remove(partial)

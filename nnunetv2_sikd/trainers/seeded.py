@@ -131,7 +131,7 @@ def seed_generators(*entropy: int, cpu_only: bool = False) -> None:
     words = np.random.SeedSequence(entropy).generate_state(8)
     np.random.seed(words)
     random.seed(words.tobytes())
-    (torch.default_generator if cpu_only else torch).manual_seed(int(words[:2].view(np.uint64)[0] >> 1))
+    (torch.default_generator if cpu_only else torch).manual_seed(int(words[:2].view(np.uint64)[0]) >> 1)
 
 
 def do_not_measure(transform: Any) -> None:
