@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class Ranks:
         if hanging:
             self.close()
             raise TimeoutError(f"ranks {[rank for rank, call in enumerate(calls) if call in hanging]} wait for ever")
+        for error in filter(None, (call.exception() for call in calls)):
+            traceback.print_exception(error)
         return [call.exception() or call.result() for call in calls]
 
     def close(self) -> None:
@@ -65,7 +68,7 @@ def use_cpu() -> None:
     """Replace what is for CUDA alone in nnU-Net's distributed training; all else stays."""
     torch.set_num_threads(1)
     torch.cuda.set_device = lambda device: None
-    run_training.setup_ddp = partial(dist.init_process_group, "gloo")
+    run_training.setup_ddp = lambda rank, size: dist.init_process_group("gloo", rank=rank, world_size=size)
     stock.DDP = lambda network, device_ids: DistributedDataParallel(network)
     make = stock.nnUNetTrainer.__init__
 
