@@ -11,6 +11,7 @@ from torch import distributed as dist
 
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.ranks import refused_together
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
 from nnunetv2_sikd.trainers.finite import FiniteLoss
@@ -26,7 +27,7 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
         """Build everything, as nnU-Net does.
 
         Raises:
-            SIKDError: The configuration is the second stage of a cascade.
+            SIKDError: The configuration is the second stage of a cascade, or its batch cannot be shared evenly.
         """
         if self.is_cascaded:
             raise SIKDError(
@@ -34,9 +35,16 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
                 "choose another configuration (2d, 3d_lowres, 3d_fullres)"
             )
         if self.is_ddp:
-            if self.local_rank == 0:
-                self.do_split()  # writes splits_final.json where there is none: the others must not read half of it
-            dist.barrier()
+            batch_size, processes = self.configuration_manager.batch_size, dist.get_world_size()
+            if self.configuration_manager.batch_dice and batch_size % processes:
+                # nnU-Net's loss gathers one row per image, and fails or goes wrong where their number differs.
+                raise SIKDError(
+                    f"-num_gpus {processes}: the batch size of {self.configuration_name}, {batch_size}, cannot be "
+                    f"shared evenly, which nnU-Net's Dice over the batch needs: choose a divisor of {batch_size}"
+                )
+            with refused_together():
+                if self.local_rank == 0:
+                    self.do_split()  # writes splits_final.json where there is none: others must not read half of it
         super().initialize()
 
     def record(self, role: str) -> dict[str, Any]:
