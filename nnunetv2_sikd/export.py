@@ -20,6 +20,8 @@ from nnunetv2_sikd import __version__
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import replace
+from nnunetv2_sikd.folders import check_output
 from nnunetv2_sikd.preprocessing.planned import find_dataset
 
 _FOLD_FILES = ("progress.png", "validation/summary.json", "debug.json")
@@ -53,16 +55,24 @@ def export_students(
         SIKDError: A fold is missing, unfinished or no student, or ``output`` exists.
     """
     require_folders("nnUNet_results")
-    if output.exists():
+    if os.path.lexists(output):
         raise SIKDError(f"{output}: exists, choose another name with -o or remove it")
     if not output.parent.is_dir():
-        raise SIKDError(f"{output.parent}: no such folder")
+        raise SIKDError(f"{output.parent}: no such folder; make it, or name another one with -o")
+    check_output(output.parent)
+    if len(set(folds)) < len(folds):
+        raise SIKDError(f"-f {' '.join(map(str, folds))}: names a fold twice")
     name = find_dataset(dataset)
     source = Path(get_output_folder(name, trainer, plans, configuration))
     model = source.relative_to(os.environ["nnUNet_results"])
     train = f"nnUNetv2_sikd train -d {dataset} -c {configuration} -p {plans} -tr {trainer} -f"
     if not source.is_dir():
         raise SIKDError(f"{source}: not there; run {train} {' '.join(map(str, folds))}")
+    for file in _MODEL_FILES:
+        if not (source / file).is_file():
+            raise SIKDError(
+                f"{source / file}: not there, and nnU-Net needs it to predict; run {train} {folds[0]} again"
+            )
     with TemporaryDirectory(prefix=".sikd_export_", dir=output.parent) as temporary:
         staged = Path(temporary) / "nnUNet_results"
         provenance = {
@@ -70,13 +80,13 @@ def export_students(
             for fold in folds
         }
         for file in _MODEL_FILES:
-            shutil.copy2(source / file, staged / model / file)
+            _copy(source / file, staged / model / file)
         archive = Path(temporary) / "export.zip"
         with _results_folder(staged):
             export_pretrained_model(name, str(archive), (configuration,), trainer, plans, tuple(folds))
         with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as zipped:
             zipped.writestr((model / "sikd_provenance.json").as_posix(), json.dumps(provenance, indent=2))
-        os.replace(archive, output)
+        replace(archive, output)
 
 
 def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
@@ -95,7 +105,7 @@ def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
     for name in _FOLD_FILES:
         if (source / name).is_file():
             (target / name).parent.mkdir(exist_ok=True)
-            shutil.copy2(source / name, target / name)
+            _copy(source / name, target / name)
     provenance = {
         "exported_by": f"nnunetv2-sikd {__version__}",
         "student_weights_sha256": weights_hash(checkpoint["network_weights"]),
@@ -103,6 +113,12 @@ def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
     }
     torch.save({**checkpoint, "trainer_name": "nnUNetTrainer", "sikd_provenance": provenance}, target / file.name)
     return provenance
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_symlink():  # a model from others could have it lead to any file of this machine
+        raise SIKDError(f"{source}: is a link, and an export holds only files of the model; put the file in its place")
+    shutil.copy2(source, target)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
-"""Folders of images as nnU-Net names them, and whether a file is there to its end."""
+"""Folders of images as nnU-Net names them, and whether a file is there to its end and fit to be read."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import logging
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,16 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from nibabel.imageglobals import LoggingOutputSuppressor
+from PIL import Image
 
 from nnunetv2_sikd.errors import SIKDError
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+"""What nnU-Net's readers read."""
+
+# A voxel of an electron microscope has nanometres, a body metres: beyond, a header is damaged.
+_SPACING_MM = (1e-8, 1e4)
 
 
 def channel_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
@@ -36,15 +46,18 @@ def find_cases(images: Path, dataset_json: Mapping[str, Any], trained_on: str) -
     if not images.is_dir():
         raise SIKDError(f"{images}: no such folder of images")
     ending, channels = str(dataset_json["file_ending"]), channel_names(dataset_json)
+    others = tuple(other for other in ENDINGS if other != ending)
     files = sorted(file.name for file in images.iterdir() if not file.name.startswith("."))
     found: dict[str, set[int]] = {}
-    unnamed = []
+    unnamed, elsewise = [], []
     for name in files:
         match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(ending), name)
         if match:
             found.setdefault(match[1], set()).add(int(match[2]))
         elif name.endswith(ending):
             unnamed.append(name)
+        elif re.fullmatch(r".+_\d{4}(" + "|".join(map(re.escape, others)) + ")", name):
+            elsewise.append(name)
     if not found:
         instead = f"it has {files[0]} and the like: convert or rename them" if files else "it is empty"
         raise SIKDError(
@@ -55,8 +68,13 @@ def find_cases(images: Path, dataset_json: Mapping[str, Any], trained_on: str) -
         raise SIKDError(
             f"{images / unnamed[0]}: is not named <case>_0000{ending} as nnU-Net needs it: rename or move it"
         )
+    if elsewise:  # nnU-Net would leave it out and say nothing
+        raise SIKDError(
+            f"{images / elsewise[0]}: is of another format than the {ending} that a network trained on {trained_on} "
+            "reads; convert it, or move it away"
+        )
     for case, numbers in found.items():
-        if numbers != set(range(len(channels))):
+        if numbers != set(range(len(channels))) and not _is_coloured(images / f"{case}_0000{ending}", len(channels)):
             raise SIKDError(
                 f"{images / case}_*{ending}: has channels {_listed(sorted(numbers))}, and a network trained on "
                 f"{trained_on} needs {_listed(range(len(channels)))} ({_listed(channels.values())}): it cannot predict "
@@ -67,6 +85,101 @@ def find_cases(images: Path, dataset_json: Mapping[str, Any], trained_on: str) -
 
 def _listed(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
+
+
+def _is_coloured(file: Path, channels: int) -> bool:
+    """Whether a picture holds all channels in one file, as nnU-Net reads RGB and RGBA."""
+    if channels not in (3, 4) or file.suffix not in (".png", ".bmp", ".tif") or len(_channels_of(file)) > 1:
+        return False
+    try:
+        with Image.open(file) as picture:
+            return len(picture.getbands()) == channels
+    except OSError:
+        return False
+
+
+def _channels_of(file: Path) -> list[Path]:
+    """All channels of the case whose first channel's file this is."""
+    start, ending = file.name.split("_0000")[0], file.suffix
+    return [other for other in file.parent.iterdir() if re.fullmatch(re.escape(start) + r"_\d{4}" + ending, other.name)]
+
+
+def check_file(file: Path) -> None:
+    """Check that an image or label file is whole, and that its header can be true; NIfTI files also for NaN.
+
+    ITK, with which nnU-Net reads NIfTI files, silently takes 0 for NaN and infinite values, fills what a file lacks,
+    and replaces a spacing of 0.
+
+    Raises:
+        SIKDError: It is not there, damaged, has NaN or infinite values, or an impossible spacing.
+    """
+    if not file.is_file():
+        raise SIKDError(f"{file}: no such file (or a folder, or a link to nothing); put the image there")
+    if file.stat().st_size == 0:
+        raise SIKDError(f"{file}: is empty; copy or convert it again")
+    if file.name.endswith((".nii", ".nii.gz")):
+        _check_nifti(file)
+    elif not is_whole(file):
+        raise SIKDError(f"{file}: cut short, or no {file.suffix} image; copy or convert it again")
+
+
+def _check_nifti(file: Path) -> None:
+    try:
+        if file.suffix == ".gz":
+            with gzip.open(file) as stream:  # to its end, where the check sum is
+                content = stream.read()
+        else:
+            content = file.read_bytes()
+        size = nibabel.Nifti2Header.sizeof_hdr
+        two = size in (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
+        kind: Any = nibabel.Nifti2Image if two else nibabel.Nifti1Image
+        with LoggingOutputSuppressor():
+            image = kind.from_stream(io.BytesIO(content))
+            values = image.dataobj.get_unscaled()
+        # As it is in the file: like ITK, nibabel replaces a spacing of 0, and takes away a minus.
+        header = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
+    except Exception as error:  # of gzip, zlib and nibabel
+        told = " ".join(str(error).split())[-200:]
+        raise SIKDError(
+            f"{file}: cut short, or no NIfTI image ({type(error).__name__}: {told}); copy or convert it again"
+        ) from error
+    if any(size != 1 for size in values.shape[3:]) or values.ndim < 2:
+        raise SIKDError(
+            f"{file}: has {values.ndim} dimensions {values.shape}, and nnU-Net needs one image of 2 or 3 in each file; "
+            "split it"
+        )
+    check_spacing(file, [float(step) for step in header["pixdim"][1 : min(values.ndim, 3) + 1]])
+    if not np.isfinite(image.affine).all():
+        raise SIKDError(f"{file}: its origin or direction is no number; mend its header, or convert it again")
+    if values.dtype.kind == "f":
+        check_finite(file, values)
+
+
+def check_spacing(file: Path, spacing: Sequence[float]) -> None:
+    """Check that a spacing in mm can be true.
+
+    Raises:
+        SIKDError: It cannot.
+    """
+    low, high = _SPACING_MM
+    for step in spacing:
+        if not (math.isfinite(step) and low <= step <= high):
+            raise SIKDError(
+                f"{file}: has the spacing {', '.join(f'{each:g}' for each in spacing)} mm, which cannot be: mend its "
+                "header, or convert it again"
+            )
+
+
+def check_finite(file: Path, values: Any) -> None:
+    """Check that an image holds numbers alone.
+
+    Raises:
+        SIKDError: It has NaN or infinite values.
+    """
+    if not np.isfinite(values).all():
+        raise SIKDError(
+            f"{file}: has NaN or infinite values; replace them by what they stand for, such as the background's value"
+        )
 
 
 def is_whole(file: Path) -> bool:

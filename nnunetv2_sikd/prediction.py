@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from tqdm import tqdm
+
+from nnunetv2_sikd.devices import check_device
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint
 from nnunetv2_sikd.environment import with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import write_json
-from nnunetv2_sikd.image_files import find_cases, is_whole
+from nnunetv2_sikd.folders import cannot_write, check_output, make_folder
+from nnunetv2_sikd.image_files import channel_names, find_cases, is_whole
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.processes import run
-from nnunetv2_sikd.training import fold_folder
+from nnunetv2_sikd.raw_cases import check_images, images_of
+from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.training import check_trained_by, fold_folder
 
 COST_FILE = "prediction_cost.json"
 _MODEL_FILE = "predicted_with.json"
@@ -60,9 +69,16 @@ def predict(
             f"{model}: has no finished training (checkpoint_final.pth); run nnUNetv2_sikd train "
             f"-d {planned.plans.dataset_name} -c {configuration} -p {plans} -f {fold} -tr {trainer}"
         )
+    read_checkpoint(model / "checkpoint_final.pth")  # nnU-Net, which loads it next, would execute what it holds
+    check_device(device)
     ending = planned.dataset_json["file_ending"]
-    _claim(output, model, images, ending)
+    made_by = _made_by(model, images)
+    _refuse_others(output, made_by, ending)
     missing = [case for case in cases if not is_whole(output / f"{case}{ending}")]
+    if missing and hasattr(variants, trainer):  # whatever others keep in theirs
+        check_trained_by(model / "checkpoint_final.pth", trainer)
+    _check_images(images, missing, planned)
+    _claim(output, made_by)
     if not missing:
         print(f"{output}: all {len(cases)} cases already predicted")
         if not (output / COST_FILE).is_file():
@@ -86,18 +102,27 @@ def predict(
     write_json(output / COST_FILE, cost)
 
 
-def _claim(output: Path, model: Path, images: Path, ending: str) -> None:
-    """Note whose predictions, and of what, a folder holds; refuse one that holds others."""
+def _check_images(images: Path, cases: Sequence[str], planned: PlannedConfiguration) -> None:
+    """Refuse images that nnU-Net could not read, or would read as something else, before it has predicted others."""
+    reader, channels = planned.plans.image_reader_writer_class(), len(channel_names(planned.dataset_json))
+    for case in tqdm(cases, desc="Checking images", unit="case", disable=not cases):
+        check_images(images_of(images, case, planned.dataset_json), reader, channels)
+
+
+def _made_by(model: Path, images: Path) -> dict[str, str]:
     with (model / "checkpoint_final.pth").open("rb") as checkpoint:
-        made_by = {"model": str(model), "checkpoint_sha256": _sha256(checkpoint), "images": str(images.resolve())}
+        return {"model": str(model), "checkpoint_sha256": _sha256(checkpoint), "images": os.path.realpath(images)}
+
+
+def _refuse_others(output: Path, made_by: Mapping[str, str], ending: str) -> None:
+    """Refuse a folder that holds predictions of another training or other images, or what is no prediction."""
+    check_output(output)
     file = output / _MODEL_FILE
     if file.is_file():
         try:
             other = dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             other = {}
-        if other == made_by:
-            return
         # The model may have been moved since; whoever wrote no images knew of one folder only.
         same_images = other.get("images", made_by["images"]) == made_by["images"]
         if other.get("checkpoint_sha256") != made_by["checkpoint_sha256"] or not same_images:
@@ -107,11 +132,15 @@ def _claim(output: Path, model: Path, images: Path, ending: str) -> None:
             )
     elif output.is_dir() and any(output.glob(f"*{ending}")):
         raise SIKDError(f"{output}: holds files that this command did not write; name another folder with -o")
+
+
+def _claim(output: Path, made_by: Mapping[str, str]) -> None:
+    """Note whose predictions, and of what, a folder holds."""
+    make_folder(output)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(file, made_by)
+        write_json(output / _MODEL_FILE, made_by)
     except OSError as error:
-        raise SIKDError(f"{output}: cannot be written ({error.strerror}); name another folder with -o") from error
+        raise cannot_write(output, error) from error
 
 
 def _sha256(stream: IO[bytes]) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunetv2_sikd.devices import check_device
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders, with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.hook import copy_spec, write_class_averages
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold
 from nnunetv2_sikd.processes import run
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase
+from nnunetv2_sikd.trainers.lookup import find_trainer
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 
 
@@ -53,6 +58,10 @@ def train(
     planned = PlannedConfiguration.load(dataset, configuration, plans)
     if len(names) > 1 and planned.configuration.previous_stage_name is not None:
         raise SIKDError(f"-c {configuration}: SIKD does not train cascades; choose 2d, 3d_lowres or 3d_fullres")
+    _check_fold(planned, fold)
+    check_device(device)
+    for name in names:
+        _check_checkpoint(fold_folder(planned, name, fold) / "checkpoint_final.pth", name)
     if needs_copies:
         write_class_averages(dataset, configuration, plans, num_processes=num_processes or default_num_processes)
     else:
@@ -75,6 +84,7 @@ def _trainers(name: str) -> tuple[list[str], bool]:
         return [name], known.sikd.teacher_input == "class_average"
     if known is None and name.startswith("nnUNetTrainer_SIKD"):
         raise SIKDError(f"-tr {name}: no trainer of this package; nnUNetv2_sikd doctor lists them")
+    find_trainer(name, "-tr")
     return [name], False
 
 
@@ -114,6 +124,41 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         raise SIKDError(
             f"{folder}: training with {trainer} failed (exit status {status}, see above); run the same command again "
             "to continue"
+        )
+
+
+def _check_fold(planned: PlannedConfiguration, fold: int | str) -> None:
+    cases = nnUNetDatasetBlosc2.get_identifiers(str(planned.cases_folder()))
+    splits = planned.dataset_json_file.with_name(SPLITS_FILE)
+    check_fold(splits if os.path.lexists(splits) else None, fold, cases, planned.plans.dataset_name)
+
+
+def _check_checkpoint(file: Path, trainer: str) -> None:
+    """Notice a final checkpoint that is none, or another trainer's, before anything is made that builds on it."""
+    if not os.path.lexists(file):
+        return
+    if not file.is_file():
+        raise SIKDError(f"{file}: is a folder, or a link to nothing; remove it")
+    known = getattr(variants, trainer, None)
+    if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDBase):
+        check_trained_by(file, trainer)
+
+
+def check_trained_by(file: Path, trainer: str) -> None:
+    """Check that a checkpoint is of the trainer in whose folder it lies: nnU-Net would build the other's network.
+
+    Args:
+        file: ``checkpoint_final.pth``.
+        trainer: Trainer's name.
+
+    Raises:
+        SIKDError: It is of another one, or damaged. One that was exported names nnU-Net's own, and says so.
+    """
+    checkpoint = read_checkpoint(file)
+    if checkpoint["trainer_name"] != trainer and "sikd_provenance" not in checkpoint:
+        raise SIKDError(
+            f"{file}: was trained by {checkpoint['trainer_name']}, not by {trainer}; put the right one there, or move "
+            "the folder away and train again"
         )
 
 

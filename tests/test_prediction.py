@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 
 from nnunetv2_sikd import prediction as module
 from nnunetv2_sikd.errors import SIKDError
@@ -18,6 +19,10 @@ from nnunetv2_sikd.training import fold_folder
 from tests.helpers import PreprocessedDataset
 
 TRAINER = "nnUNetTrainer_SIKDStudent"
+
+
+def write_image(file: Path) -> None:
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((3, 8, 8), np.uint8)), str(file))
 
 
 class NnUNet:
@@ -30,21 +35,21 @@ class NnUNet:
         self.images.mkdir()
         for case in ("a", "b", "c"):
             for channel in range(2):
-                (self.images / f"{case}_{channel:04d}.nii.gz").touch()
+                write_image(self.images / f"{case}_{channel:04d}.nii.gz")
         planned = module.PlannedConfiguration.load(dataset.name, "2d", "nnUNetPlans")
         self.model = fold_folder(planned, TRAINER, 0)
 
     def train(self, weights: str = "weights") -> None:
         self.model.mkdir(parents=True, exist_ok=True)
-        (self.model / "checkpoint_final.pth").write_text(weights)
+        checkpoint = {"network_weights": {weights: torch.zeros(1)}, "init_args": {}, "trainer_name": TRAINER}
+        torch.save(checkpoint, self.model / "checkpoint_final.pth")
 
     def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
         assert "--continue_prediction" in command
         cases = [file.name.removesuffix("_0000.nii.gz") for file in sorted(self.images.glob("*_0000.nii.gz"))]
         missing = [case for case in cases if not (self.output / f"{case}.nii.gz").exists()]
         for case in missing[: self.stops_after]:
-            label = SimpleITK.GetImageFromArray(np.zeros((3, 8, 8), np.uint8))
-            SimpleITK.WriteImage(label, str(self.output / f"{case}.nii.gz"))
+            write_image(self.output / f"{case}.nii.gz")
             self.predicted.append(case)
         return 0 if self.stops_after is None else 1
 
@@ -101,7 +106,7 @@ def test_another_training_or_other_images_are_refused(nnunet: NnUNet, tmp_path: 
     other = tmp_path / "other_images"
     other.mkdir()
     for channel in range(2):
-        (other / f"a_{channel:04d}.nii.gz").touch()
+        write_image(other / f"a_{channel:04d}.nii.gz")
     with pytest.raises(SIKDError, match="holds predictions of another training or of other images"):
         nnunet.predict(images=other)
     nnunet.train("other weights")
@@ -135,5 +140,5 @@ def test_what_is_not_there(nnunet: NnUNet, tmp_path: Path) -> None:
     with pytest.raises(SIKDError, match="nowhere: no such folder of images"):
         nnunet.predict(images=tmp_path / "nowhere")
     nnunet.output.write_text("a file")
-    with pytest.raises(SIKDError, match="predicted: cannot be written"):
+    with pytest.raises(SIKDError, match="predicted: is no folder, so nothing can be written there"):
         nnunet.predict()

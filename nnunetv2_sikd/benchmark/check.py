@@ -11,10 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.specification import TestSet
@@ -25,7 +23,8 @@ from nnunetv2_sikd.evaluation.labels import LabelTable, match_labels
 from nnunetv2_sikd.image_files import find_cases
 from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_splits_agree, read_splits
+from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold, check_splits_agree, read_splits
+from nnunetv2_sikd.raw_cases import training_cases
 from nnunetv2_sikd.trainers import variants
 
 _PLANNED_BY_DEFAULT = ("2d", "3d_fullres", "3d_lowres")
@@ -54,17 +53,6 @@ def check_benchmark(layout: Layout) -> None:
             _check_test(layout, test, training_cases)
 
 
-def check_device(device: str) -> None:
-    """Check that this machine has the device that trainings are to run on.
-
-    Raises:
-        SIKDError: It has none.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device, True):
-        raise SIKDError(f"-device {device}: PyTorch finds none on this machine; name another one, such as -device cpu")
-
-
 @contextlib.contextmanager
 def _in(layout: Layout, part: str) -> Iterator[None]:
     """Say in which part of which benchmark file an error is."""
@@ -79,12 +67,10 @@ def _check_source(layout: Layout) -> set[str]:
     dataset = layout.specification.source.dataset
     raw, dataset_json = layout.raw(dataset), layout.dataset_json(dataset)
     _check_dataset_json(dataset_json, raw / "dataset.json")
-    if "dataset" not in dataset_json:
-        find_cases(raw / "imagesTr", dataset_json, raw.name)
-    cases: dict[str, dict[str, Any]] = get_filenames_of_train_images_and_targets(str(raw), dataset_json)
-    for case, files in cases.items():
-        for file in (files["label"], *files["images"]):
-            if not Path(file).is_file():
+    cases = training_cases(raw, dataset_json)
+    for case, (images, label) in cases.items():
+        for file in (label, *images):
+            if not file.is_file():
                 raise SIKDError(f"{file}: not there, and {raw.name} has the training case {case}; add or remove it")
     return set(cases)
 
@@ -129,16 +115,8 @@ def _check_folds(layout: Layout, training_cases: Collection[str]) -> None:
             f"{raw}: has {len(training_cases)} training cases, too few for nnU-Net's {_DEFAULT_FOLDS} folds; put a "
             f"{SPLITS_FILE} there"
         )
-    count = _DEFAULT_FOLDS if splits is None else len(splits)
     for fold in layout.specification.folds:
-        if fold >= count:  # nnU-Net would draw a random split
-            raise SIKDError(f"fold {fold} is not in {file or 'nnU-Net’s split'}, which has folds 0 to {count - 1}")
-        part = {} if splits is None else splits[fold]
-        unknown = {case for cases in part.values() for case in cases} - set(training_cases)
-        if unknown:
-            raise SIKDError(
-                f"{file}: fold {fold} names {list_names(unknown)}, no training cases of {raw.name}; mend it"
-            )
+        check_fold(file, fold, training_cases, raw.name)
 
 
 @functools.cache
@@ -151,7 +129,7 @@ def _check_trainer(name: str) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:  # the latter of a module or value of this name
         raise SIKDError(
             f"there is no trainer {name}; nnUNetv2_sikd doctor lists this package's, and only those and nnUNetTrainer "
             "and nnUNetTrainerDA5 take 'seeds' and 'schedule'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from nnunetv2_sikd.benchmark.file import load_specification, select_part
 from nnunetv2_sikd.benchmark.specification import Specification, TestSet, Training
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.json_files import read_json
 from nnunetv2_sikd.preprocessing.planned import find_dataset
+from nnunetv2_sikd.untrusted import check_ending, check_names
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Layout:
             SIKDError: The file is not as it should be, or nnU-Net's folders are not set.
         """
         specification = select_part(load_specification(benchmark), arms, folds, seeds, baseline)
-        return cls(specification, (output or Path(Path(benchmark).stem)).resolve(), str(benchmark))
+        return cls(specification, Path(os.path.realpath(output or Path(benchmark).stem)), str(benchmark))
 
     def __post_init__(self) -> None:
         require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -90,12 +91,12 @@ class Layout:
             SIKDError: It is missing or damaged.
         """
         file = self.raw(dataset) / "dataset.json"
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SIKDError(f"{file}: cannot be read ({error}); nnU-Net needs it") from error
+        content = read_json(file, "mend it: nnU-Net needs it")
         if not isinstance(content, dict):
             raise SIKDError(f"{file}: must hold a JSON object")
+        check_ending(content, file)
+        if isinstance(content.get("dataset"), dict):  # nnU-Net's other way to name images: its keys become file names
+            check_names(content["dataset"], file, "case")
         return content
 
     def preprocessed(self) -> Path:

@@ -40,11 +40,12 @@ def run(args: argparse.Namespace) -> None:
         print(Path(__file__).parents[1] / "benchmark" / "Snakefile")
         return
 
-    from nnunetv2_sikd.benchmark.check import check_benchmark, check_device
+    from nnunetv2_sikd.benchmark.check import check_benchmark
     from nnunetv2_sikd.benchmark.file import as_file
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.benchmark.plan import Machine, plan_steps, show_steps
     from nnunetv2_sikd.benchmark.run import done_steps, run_benchmark, run_one
+    from nnunetv2_sikd.devices import check_device
     from nnunetv2_sikd.errors import SIKDError
 
     layout = Layout.of(args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds)

@@ -15,6 +15,7 @@ from nnunetv2_sikd import __version__
 from nnunetv2_sikd.demo.dataset import NUM_TEST, NUM_TRAINING, SOURCE, TARGET, write_datasets
 from nnunetv2_sikd.environment import FOLDER_VARIABLES, TRAINER_VARIABLE, with_trainers
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.folders import cannot_write, check_output
 
 if TYPE_CHECKING:
     from nnunetv2_sikd.benchmark.layout import Layout
@@ -39,8 +40,11 @@ def run_demo(folder: Path, device: str) -> None:
     Raises:
         SIKDError: The folder holds something else, or a command failed.
     """
+    from nnunetv2_sikd.devices import check_device  # imports torch
+
+    check_device(device)
     start = time.monotonic()
-    folder = folder.resolve()
+    folder = Path(os.path.abspath(folder))
     _claim(folder)
     # Before anything imports nnU-Net, which reads its folders once.
     os.environ.update(_environment(folder))
@@ -49,12 +53,10 @@ def run_demo(folder: Path, device: str) -> None:
         print(f"  export {name}={shlex.quote(os.environ[name])}")
     _write_data(folder)
 
-    from nnunetv2_sikd.benchmark.check import check_device
     from nnunetv2_sikd.benchmark.layout import Layout
     from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
     from nnunetv2_sikd.benchmark.run import run_benchmark
 
-    check_device(device)
     layout = Layout.of("demo", folder)
     run_benchmark(plan_steps(layout, "demo", Machine(device, processes=2)), layout)
     _show_results(layout)
@@ -64,12 +66,11 @@ def run_demo(folder: Path, device: str) -> None:
 def _claim(folder: Path) -> None:
     """Make the folder, or recognise it as a demo's; leave anything else alone."""
     marker = folder / _MARKER
-    if folder.exists() and not folder.is_dir():
-        raise SIKDError(f"{folder}: is a file; name a folder for the demo with -o")
+    check_output(folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not marker.is_file():
             raise SIKDError(f"{folder}: is not empty and not of an earlier demo; name a new folder with -o")
-        if marker.read_text(encoding="utf-8") != _MARK:
+        if marker.read_bytes() != _MARK.encode():
             raise SIKDError(f"{folder}: holds the demo of another version; delete it or name a new folder with -o")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def _claim(folder: Path) -> None:
         for name in FOLDER_VARIABLES:
             (folder / name).mkdir(exist_ok=True)
     except OSError as error:
-        raise SIKDError(f"{folder}: cannot be written ({error.strerror}); name another folder with -o") from error
+        raise cannot_write(folder, error) from error
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.image_files import channel_names
+from nnunetv2_sikd.image_files import ENDINGS, channel_names, check_file
+from nnunetv2_sikd.json_files import read_json
+from nnunetv2_sikd.untrusted import check_ending
 
 _NAMES_TOLD = 8
 
@@ -48,19 +50,26 @@ def load_dataset_json(named: Path | None, default: Sequence[Path], option: str) 
     file = named or next((file for file in default if file.is_file()), None)
     if file is None:
         raise SIKDError(f"{default[0]}: not there; name the dataset.json with {option}")
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise SIKDError(f"{file}: no such file ({option})") from error
-    except (OSError, ValueError) as error:
-        raise SIKDError(f"{file}: cannot be read as JSON ({' '.join(str(error).split())})") from error
+    if not os.path.lexists(file):
+        raise SIKDError(f"{file}: no such file ({option})")
+    content = read_json(file, "mend it, or copy it again from the data set")
+    check_dataset_json(content, file)
+    return content, file
+
+
+def check_dataset_json(content: Any, file: Path) -> None:
+    """Check that a ``dataset.json`` has what nnU-Net reads from it, of the right types.
+
+    Raises:
+        SIKDError: It has not.
+    """
     for key, kind in (("labels", dict), ("file_ending", str), ("channel_names", dict)):
         value = content.get(key) if isinstance(content, dict) else None
         if key == "channel_names" and value is None and isinstance(content, dict):
             value = content.get("modality")  # its old name, which nnU-Net still reads
         if not isinstance(value, kind):
-            raise SIKDError(f"{file}: has no valid {key!r}; it must be a dataset.json of nnU-Net v2")
-    return content, file
+            raise SIKDError(f"{file}: has no valid {key!r}; it must be a dataset.json of nnU-Net v2: mend it")
+    check_ending(content, file)
 
 
 def check_same_format(
@@ -97,7 +106,7 @@ def pair_files(references: Path, predictions: Path, ending: str, *, chill: bool 
     Raises:
         SIKDError: A folder is not there or holds no such files, none is in both, or predictions are missing.
     """
-    if references.resolve() == predictions.resolve():
+    if os.path.realpath(references) == os.path.realpath(predictions):
         raise SIKDError(f"{references}: is given both as references and as predictions")
     reference_cases, prediction_cases = (
         _cases(folder, ending, what) for folder, what in ((references, "references"), (predictions, "predictions"))
@@ -125,12 +134,13 @@ def choose_reader(reference_json: dict[str, Any], example: Path) -> Any:
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+    check_file(example)
     # It prints a traceback of each reader it tries in vain.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
             return determine_reader_writer_from_dataset_json(reference_json, str(example), verbose=False)()
         except RuntimeError as error:
-            raise SIKDError(f"{example}: none of nnU-Net's readers can read it, is it complete?") from error
+            raise SIKDError(f"{example}: none of nnU-Net's readers can read it; copy or convert it again") from error
 
 
 def list_names(names: Collection[str], most: int = _NAMES_TOLD) -> str:
@@ -144,5 +154,13 @@ def _cases(folder: Path, ending: str, what: str) -> set[str]:
         raise SIKDError(f"{folder}: no such folder of {what}")
     files = [file.name for file in folder.iterdir() if file.name.endswith(ending) and not file.name.startswith(".")]
     if not files:
-        raise SIKDError(f"{folder}: holds no {what} named <case>{ending}")
-    return {name.removesuffix(ending) for name in files}
+        raise SIKDError(f"{folder}: holds no {what} named <case>{ending}; name another folder, or convert them")
+    cases = {name.removesuffix(ending) for name in files}
+    others = tuple(other for other in ENDINGS if other != ending)
+    for file in sorted(folder.iterdir()):
+        other = next((other for other in others if file.name.endswith(other)), None)
+        if other and file.name.removesuffix(other) not in cases and not file.name.startswith("."):
+            raise SIKDError(
+                f"{file}: is of another format than the {ending} of dataset.json; convert it, or move it away"
+            )
+    return cases

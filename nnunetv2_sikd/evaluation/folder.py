@@ -28,6 +28,7 @@ from nnunetv2_sikd.evaluation.files import (
 )
 from nnunetv2_sikd.evaluation.labels import LabelTable, Matching, match_labels
 from nnunetv2_sikd.evaluation.report import summarize, write_metrics_csv, write_summary
+from nnunetv2_sikd.folders import cannot_write, check_output, make_folder
 
 _WORTH_WORKERS = 10.0  # seconds of work saved; a worker spends about 3 on importing nnU-Net
 _PROBLEMS_TOLD = 4
@@ -88,6 +89,7 @@ def evaluate_folder(
     """
     if output is not None and output.suffix == ".json":
         raise SIKDError(f"{output}: -o takes a folder here, summary.json and metrics.csv are written into it")
+    check_output(predictions if output is None else output)
     reference_json, reference_source = load_dataset_json(
         reference_dataset_json,
         [references.resolve().parent / "dataset.json", references / "dataset.json"],
@@ -110,9 +112,12 @@ def evaluate_folder(
     cases = _evaluate(tasks, default_num_processes if num_processes is None else num_processes)
     summary = summarize(cases, settings, matching, files)
     output = predictions if output is None else output
-    output.mkdir(parents=True, exist_ok=True)
-    write_summary(summary, output / "summary.json")
-    write_metrics_csv(cases, output / "metrics.csv")
+    make_folder(output)
+    try:
+        write_summary(summary, output / "summary.json")
+        write_metrics_csv(cases, output / "metrics.csv")
+    except OSError as error:
+        raise cannot_write(output, error) from error
     return Evaluation(cases, summary, matching, files, output)
 
 

@@ -39,9 +39,11 @@ class LabelTable:
         labels: dict[str, list[int] | int] = {}
         for name, value in dataset_json["labels"].items():
             try:
-                labels[name] = [int(v) for v in value] if isinstance(value, list) else int(value)
+                labels[name] = [_whole(v) for v in value] if isinstance(value, list) else _whole(value)
             except (TypeError, ValueError) as error:
-                raise SIKDError(f"{source}: label {name!r} has value {value!r}, which is no whole number") from error
+                raise SIKDError(
+                    f"{source}: label {name!r} has value {value!r}, which is no whole number from 0: mend it"
+                ) from error
         # As nnU-Net has it: a list of one value is a region only beside a region of several.
         has_regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
         foreground: dict[str, LabelOrRegion] = {}
@@ -144,6 +146,39 @@ def parse_label_map(entries: Sequence[str]) -> dict[str, str]:
 def value_of(value: int | list[int]) -> int:
     """The value of a label given as a number or as a list of one."""
     return value if isinstance(value, int) else value[0]
+
+
+def check_labels(dataset_json: Mapping[str, Any], source: Path) -> None:
+    """Check that nnU-Net can train with the labels of a ``dataset.json``.
+
+    Raises:
+        SIKDError: It cannot.
+    """
+    table = LabelTable.from_dataset_json(dataset_json, source)
+    labels = dataset_json["labels"]
+    if not isinstance(labels.get("background"), int) or labels["background"] != 0:
+        raise SIKDError(f"{source}: needs the label 'background' with value 0; add it")
+    if "ignore" in labels and labels["ignore"] != max(table.values):
+        raise SIKDError(f"{source}: the label 'ignore' must have the highest value; give it {max(table.values) + 1}")
+    if sorted(table.values) != list(range(len(table.values))):
+        raise SIKDError(
+            f"{source}: the labels have the values {', '.join(map(str, sorted(table.values)))} and must be numbered "
+            "0, 1, 2, ... without gaps; renumber them there and in the label files"
+        )
+    regions = dataset_json.get("regions_class_order")
+    if any(isinstance(value, tuple) for value in table.foreground.values()) and (
+        not isinstance(regions, list) or len(regions) != len(table.foreground)
+    ):
+        raise SIKDError(
+            f"{source}: has regions, so that it needs 'regions_class_order' with {len(table.foreground)} values; add it"
+        )
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if number != float(value) or number < 0:
+        raise ValueError(f"{value} is no whole number from 0")
+    return number
 
 
 def _require(name: str, table: LabelTable, side: str) -> None:

@@ -5,7 +5,10 @@ This folder must hold nothing else and be no package (see ``nnunetv2_sikd.enviro
 
 from typing import Any
 
+from nnunetv2_sikd.errors import tell_in_one_line
 from nnunetv2_sikd.trainers import variants
+
+tell_in_one_line()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.preprocessing.prepare import check_fold
 from nnunetv2_sikd.preprocessing.stored import open_array
 
 
@@ -31,9 +33,10 @@ def validation_cases(planned: PlannedConfiguration, fold: int | str) -> list[str
     folder = planned.cases_folder()
     base = Path(str(nnUNet_preprocessed)) / planned.plans.dataset_name
     splits = base / "splits_final.json"
-    if fold != "all" and not splits.is_file():
+    if fold != "all" and not os.path.lexists(splits):
         raise SIKDError(f"{splits}: not there, so fold {fold} has no cases; nnU-Net writes it when a training starts")
-    # nnU-Net's own rule, folds beyond the file's included; a trainer object would make folders and a log.
+    check_fold(splits, fold, nnUNetDatasetBlosc2.get_identifiers(str(folder)), planned.plans.dataset_name)
+    # nnU-Net's own rule; a trainer object would make folders and a log.
     trainer = SimpleNamespace(
         fold=fold,
         dataset_class=nnUNetDatasetBlosc2,

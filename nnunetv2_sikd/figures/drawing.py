@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import written_whole
+from nnunetv2_sikd.untrusted import as_cell
 
 # Okabe and Ito's palette: told apart with any colour vision. Black is background's.
 _BACKGROUND = "#000000"
@@ -64,21 +66,11 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def make_folder(folder: Path) -> None:
-    """Make the output folder.
-
-    Raises:
-        SIKDError: It cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SIKDError(f"{folder}: no folder can be made there ({error.strerror}); choose another with -o") from error
-
-
 def save_figure(figure: Figure, file: Path) -> Path:
     """Write a PNG, replacing an earlier one only once it is whole."""
     try:
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)  # a name with two "$" is no formula
         with written_whole(file) as partial:
             figure.savefig(partial)
     except OSError as error:
@@ -93,7 +85,9 @@ def save_table(rows: list[dict[str, Any]], file: Path) -> Path:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             for row in rows:
-                writer.writerow({key: _text(value) for key, value in row.items()})
+                writer.writerow(
+                    {key: as_cell(value) if isinstance(value, str) else _text(value) for key, value in row.items()}
+                )
     except OSError as error:
         raise _cannot_write(file, error) from error
     return file

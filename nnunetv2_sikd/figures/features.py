@@ -17,7 +17,6 @@ from nnunetv2_sikd.figures.cases import class_names, validation_cases
 from nnunetv2_sikd.figures.drawing import (
     bare,
     colours,
-    make_folder,
     new_figure,
     outline_classes,
     save_figure,
@@ -28,6 +27,7 @@ from nnunetv2_sikd.figures.drawing import (
 from nnunetv2_sikd.figures.networks import FoldNetworks
 from nnunetv2_sikd.figures.similarity import principal_axes, rotate_onto
 from nnunetv2_sikd.figures.slice_features import SliceFeatures, compare, slice_features, summary
+from nnunetv2_sikd.folders import make_folder
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
 # Corners of the colour key (low/low, high/low, low/high, high/high): lightness and blue to orange, which any

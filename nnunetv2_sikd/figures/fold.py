@@ -7,6 +7,7 @@ from pathlib import Path
 from nnunetv2_sikd.figures.features import draw_features
 from nnunetv2_sikd.figures.intensities import draw_intensities
 from nnunetv2_sikd.figures.networks import load_networks
+from nnunetv2_sikd.folders import check_output
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
 
@@ -40,6 +41,7 @@ def draw_figures(
         SIKDError: Student or teacher is not trained, they do not fit each other, no such case or slice, or the
             files cannot be written.
     """
+    check_output(output)
     networks = load_networks(planned, fold, student, stock, device)
     files = draw_features(planned, fold, networks, output, case, slice_index)
     return [*files, *draw_intensities(planned, fold, output)]

@@ -17,7 +17,8 @@ from nnunetv2_sikd.figures.class_intensities import (
     measure_intensities,
     table,
 )
-from nnunetv2_sikd.figures.drawing import colours, make_folder, new_figure, save_figure, save_table
+from nnunetv2_sikd.figures.drawing import colours, new_figure, save_figure, save_table
+from nnunetv2_sikd.folders import make_folder
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
 _UNITS = {

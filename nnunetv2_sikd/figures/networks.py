@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
+from nnunetv2_sikd.devices import check_device
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
-from nnunetv2_sikd.environment import TRAINER_VARIABLE, require_folders, with_trainers
+from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.lookup import find_trainer
 from nnunetv2_sikd.trainers.settings import SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.training import fold_folder
@@ -84,7 +82,8 @@ def load_networks(
     trainer = getattr(variants, student, None)
     if not (isinstance(trainer, type) and issubclass(trainer, nnUNetTrainer_SIKDStudent)):
         raise SIKDError(f"-tr {student}: no student's trainer of this package; nnUNetv2_sikd doctor lists them")
-    where = _device(device)
+    check_device(device)
+    where = torch.device(device)
     teacher, stock = trainer.teacher_class.__name__, stock or stock_of(trainer)
     train = (
         f"nnUNetv2_sikd train -d {planned.plans.dataset_name} -c {planned.name} -p {planned.plans.plans_name} "
@@ -107,7 +106,9 @@ def load_networks(
         )
     stock_network = None
     if files[stock].is_file():
-        stock_network = _build(planned, _trainer_class(stock), files[stock], read_checkpoint(files[stock]), where)
+        stock_network = _build(
+            planned, find_trainer(stock, "-stock"), files[stock], read_checkpoint(files[stock]), where
+        )
     else:
         print(f"{files[stock]}: not there, the stock network is left out")
     return FoldNetworks(
@@ -123,23 +124,6 @@ def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     """Name of the stock trainer with a student's augmentation, seed and schedule."""
     name = student.teacher_class.__name__
     return re.sub("_SIKDTeacher(?:_onImages|_onLabelMaps)?(?:_(DA5))?", lambda found: found[1] or "", name)
-
-
-def _trainer_class(name: str) -> type[nnUNetTrainer]:
-    """A trainer by name, as nnU-Net finds it; schedules of this package need no export line."""
-    before = os.environ.get(TRAINER_VARIABLE)
-    os.environ[TRAINER_VARIABLE] = with_trainers()[TRAINER_VARIABLE]
-    try:
-        with redirect_stdout(StringIO()):
-            found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, ImportError) as error:
-        raise SIKDError(f"-stock {name}: nnU-Net finds no such trainer; check nnUNet_extTrainer") from error
-    finally:
-        if before is None:
-            os.environ.pop(TRAINER_VARIABLE)
-        else:
-            os.environ[TRAINER_VARIABLE] = before
-    return found
 
 
 def _build(
@@ -160,10 +144,3 @@ def _build(
         told = " ".join(str(error).split())[:200]
         raise SIKDError(f"{file}: its weights do not fit the network of these plans ({told}); train again") from error
     return network.eval().requires_grad_(False).to(where)
-
-
-def _device(name: str) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(name, True):
-        raise SIKDError(f"-device {name}: torch finds no such device here; choose -device cpu")
-    return torch.device(name)

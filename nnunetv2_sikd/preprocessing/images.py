@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 from tqdm import tqdm
 
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation.labels import LabelTable
 from nnunetv2_sikd.files import written_whole
+from nnunetv2_sikd.folders import check_output, make_folder
+from nnunetv2_sikd.image_files import channel_names, find_cases
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.raw_cases import check_case, images_of
 
 
 def average_images(planned: PlannedConfiguration, images: Path, labels: Path, output: Path) -> None:
@@ -28,27 +32,30 @@ def average_images(planned: PlannedConfiguration, images: Path, labels: Path, ou
         SIKDError: An image has no label, or one of another shape, or cannot be read.
     """
     ending = planned.dataset_json["file_ending"]
+    cases = sorted(find_cases(images, planned.dataset_json, planned.plans.dataset_name))
+    if not labels.is_dir():
+        raise SIKDError(f"{labels}: no such folder of labels")
     for folder in (images, labels):
-        if not folder.is_dir():
-            raise SIKDError(f"{folder}: no such folder")
-    if output.resolve() == images.resolve():
-        raise SIKDError(f"{output}: would overwrite the images, choose another folder with -o")
-    cases = sorted(get_identifiers_from_splitted_dataset_folder(str(images), ending))
-    if not cases:
-        raise SIKDError(f"{images}: has no images named <case>_0000{ending}")
+        if os.path.realpath(output) == os.path.realpath(folder):
+            raise SIKDError(f"{output}: would overwrite the {folder.name}, choose another folder with -o")
+    reader = planned.plans.image_reader_writer_class()
+    declared = LabelTable.from_dataset_json(planned.dataset_json, planned.dataset_json_file)
+    channels = len(channel_names(planned.dataset_json))
     per_slice = len(planned.configuration.patch_size) == 2
     slice_axis = planned.plans.transpose_forward[0] if per_slice else None
-    output.mkdir(parents=True, exist_ok=True)
+    check_output(output)
     for case in tqdm(cases, desc="Class averages", unit="case"):
         label_file = labels / f"{case}{ending}"
-        if not label_file.is_file():
-            raise SIKDError(f"{label_file}: not there, so {case} cannot be averaged")
+        files = images_of(images, case, planned.dataset_json)
+        missing = [file for file in files if not (output / file.name).is_file()]
+        if not missing:
+            continue
+        check_case(files, label_file, reader, declared, channels, strict=True)
+        make_folder(output)
         label = _read(label_file)
-        for file in sorted(images.glob(f"{case}_????{ending}")):
-            target = output / file.name
-            if not target.is_file():
-                averaged = _average_image(_read(file), label, slice_axis, planned.label_manager.ignore_label, file)
-                _write(averaged, target)
+        for file in missing:
+            averaged = _average_image(_read(file), label, slice_axis, planned.label_manager.ignore_label, file)
+            _write(averaged, output / file.name)
 
 
 def _average_image(
@@ -60,7 +67,7 @@ def _average_image(
     channels = np.moveaxis(values, -1, 0) if colours > 1 else values[None]
     if channels.shape[1:] != classes.shape:
         raise SIKDError(f"{file}: has shape {channels.shape[1:]} and its label {classes.shape}: mend one of them")
-    channels = channels.astype(np.float64)
+    channels, classes = channels.astype(np.float64), classes.astype(np.int64)
     if slice_axis is not None and classes.ndim == 3:
         batch, classes = np.moveaxis(channels, slice_axis + 1, 0), np.moveaxis(classes, slice_axis, 0)
         averaged = np.moveaxis(class_average(batch, classes, ignore_label=ignore_label), 0, slice_axis + 1)
@@ -84,5 +91,10 @@ def _read(file: Path) -> sitk.Image:
 
 
 def _write(image: sitk.Image, target: Path) -> None:
-    with written_whole(target) as partial:
-        sitk.WriteImage(image, str(partial), useCompression=True)
+    try:
+        with written_whole(target) as partial:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+    except (OSError, RuntimeError) as error:
+        raise SIKDError(
+            f"{target}: cannot be written; check free space and permissions, or name another folder with -o"
+        ) from error

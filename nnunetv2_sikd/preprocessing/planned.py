@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation.files import check_dataset_json
+from nnunetv2_sikd.evaluation.labels import check_labels
+from nnunetv2_sikd.image_files import channel_names
+from nnunetv2_sikd.json_files import read_json
+from nnunetv2_sikd.preprocessing.plans import check_configuration, resolved
+from nnunetv2_sikd.untrusted import check_names, check_part, check_plans
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,12 @@ class PlannedConfiguration:
     """Plans, data set description and folders of one configuration.
 
     Attributes:
-        plans: nnU-Net's plans.
+        plans_json: Content of nnU-Net's plans.
         name: Configuration name (``2d``).
         dataset_json: Content of ``dataset.json``.
     """
 
-    plans: PlansManager
+    plans_json: dict[str, Any]
     name: str
     dataset_json: dict[str, Any]
 
@@ -41,23 +50,44 @@ class PlannedConfiguration:
             plans: Plans identifier.
 
         Raises:
-            SIKDError: A folder variable is not set, or the data set, plans or configuration do not exist.
+            SIKDError: A folder variable is not set, the data set, plans or configuration do not exist, or are not as
+                nnU-Net writes them.
         """
         require_folders("nnUNet_preprocessed")
         dataset_name = find_dataset(dataset)
+        check_names([plans], Path("-p"), "plans")
         folder = Path(str(nnUNet_preprocessed)) / dataset_name
         plan = f"run nnUNetv2_plan_and_preprocess -d {dataset}"
-        plans_manager = PlansManager(
-            _load_json(folder / f"{plans}.json", plan, "configurations", "dataset_name", "plans_name")
-        )
-        dataset_json = _load_json(folder / "dataset.json", plan, "labels")
-        available = list(plans_manager.available_configurations)
-        if configuration not in plans_manager.plans["configurations"]:
-            raise SIKDError(
-                f"{folder / f'{plans}.json'}: has no configuration {configuration!r}; choose one of "
-                f"{', '.join(available)} with -c"
-            )
-        return cls(plans_manager, configuration, dataset_json)
+        file = folder / f"{plans}.json"
+        content = _load_json(file, plan, "configurations", "dataset_name", "plans_name")
+        check_configuration(content, configuration, file, dataset_name)
+        check_plans(content, file)
+        dataset_json = _load_json(folder / "dataset.json", plan, "labels", "file_ending")
+        _check_dataset_json(dataset_json, content["configurations"], configuration, folder / "dataset.json")
+        return cls(content, configuration, dataset_json)
+
+    @property
+    def dataset_name(self) -> str:
+        """Full name of the data set."""
+        return str(self.plans_json["dataset_name"])
+
+    @property
+    def dataset_json_file(self) -> Path:
+        """Where ``dataset_json`` was read."""
+        return Path(str(nnUNet_preprocessed)) / self.dataset_name / "dataset.json"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the plans say of the configuration, with what it inherits."""
+        file = self.dataset_json_file.with_name(f"{self.plans_json['plans_name']}.json")
+        return resolved(self.plans_json["configurations"], self.name, file)
+
+    @cached_property
+    def plans(self) -> PlansManager:
+        """nnU-Net's ``PlansManager``; its import brings torch and takes seconds."""
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        return PlansManager(self.plans_json)
 
     @property
     def configuration(self) -> Any:
@@ -73,12 +103,13 @@ class PlannedConfiguration:
         """Folder of the preprocessed cases.
 
         Raises:
-            SIKDError: It is missing or empty, or another nnU-Net version wrote it.
+            SIKDError: It is missing or empty, another nnU-Net version wrote it, or the plans name one elsewhere.
         """
-        base = Path(str(nnUNet_preprocessed)) / self.plans.dataset_name
-        folder = base / self.configuration.data_identifier
+        # Also here, since nnU-Net's trainers read plans themselves.
+        check_plans(self.plans_json, Path(f"{self.plans_json.get('plans_name')}.json"))
+        folder = self.dataset_json_file.with_name(self.settings["data_identifier"])
         remedy = (
-            f"run nnUNetv2_preprocess -d {dataset_id(self.plans.dataset_name)} -plans_name {self.plans.plans_name} "
+            f"run nnUNetv2_preprocess -d {dataset_id(self.dataset_name)} -plans_name {self.plans_json['plans_name']} "
             f"-c {self.name}"
         )
         if not folder.is_dir():
@@ -91,8 +122,15 @@ class PlannedConfiguration:
 
 
 def dataset_id(name: str) -> int:
-    """Number of a data set, from its full name (``Dataset101_ACDC``)."""
-    return int(name[len("Dataset") :].split("_")[0])
+    """Number of a data set, from its full name (``Dataset101_ACDC``).
+
+    Raises:
+        SIKDError: It is none.
+    """
+    match = re.match(r"Dataset([0-9]{3,9})(?:_|$)", name)
+    if match is None:
+        raise SIKDError(f"{name[:80]!r} is no data set's name, such as Dataset101_ACDC")
+    return int(match[1])
 
 
 def find_dataset(dataset: str | int) -> str:
@@ -102,25 +140,36 @@ def find_dataset(dataset: str | int) -> str:
         SIKDError: There is none.
     """
     try:
-        name = maybe_convert_to_dataset_name(int(dataset) if str(dataset).isdigit() else dataset)
+        name = check_part(str(maybe_convert_to_dataset_name(int(dataset) if str(dataset).isdigit() else dataset)))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise SIKDError(
             f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed and nnUNet_results, or more than "
             "one has this id: check -d and the folders (nnUNetv2_sikd doctor)"
         ) from error
-    return str(name)
+    return name
 
 
 def _load_json(file: Path, remedy: str, *needed: str) -> dict[str, Any]:
     if not file.is_file():
         raise SIKDError(f"{file}: not there, the data set is not planned; {remedy}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SIKDError(f"{file}: not valid JSON ({error}); {remedy}") from error
+    content = read_json(file, remedy)
     if not isinstance(content, dict):
         raise SIKDError(f"{file}: must hold a JSON object; {remedy}")
     missing = [key for key in needed if key not in content]
     if missing:
         raise SIKDError(f"{file}: has no {', '.join(missing)}; {remedy}")
     return content
+
+
+def _check_dataset_json(
+    dataset_json: dict[str, Any], configurations: dict[str, Any], configuration: str, file: Path
+) -> None:
+    check_dataset_json(dataset_json, file)
+    check_labels(dataset_json, file)
+    channels = len(channel_names(dataset_json))
+    schemes = resolved(configurations, configuration, file).get("normalization_schemes")
+    if isinstance(schemes, list) and len(schemes) != channels:
+        raise SIKDError(
+            f"{file}: has {channels} channel(s), and the plans were made for {len(schemes)}; restore it, or plan and "
+            "preprocess the data set anew"
+        )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation.files import list_names
 from nnunetv2_sikd.files import write_text
+from nnunetv2_sikd.json_files import read_json
 from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
 from nnunetv2_sikd.processes import run
+from nnunetv2_sikd.raw_cases import check_raw_data, training_cases
+from nnunetv2_sikd.untrusted import check_names
 
 SPLITS_FILE = "splits_final.json"
+_PARTS = ("train", "val")
+_DEFAULT_FOLDS = 5
 
 
 def prepare(
@@ -50,16 +54,27 @@ def prepare(
     raw, preprocessed = (Path(os.environ[f"nnUNet_{kind}"]) / name for kind in ("raw", "preprocessed"))
     if not (raw / "dataset.json").is_file():
         raise SIKDError(f"{raw / 'dataset.json'}: not there; a raw data set is needed to prepare it")
+    described = read_json(raw / "dataset.json", "mend it")
+    if isinstance(described, dict) and isinstance(described.get("dataset"), dict):
+        check_names(described["dataset"], raw / "dataset.json", "case")  # nnU-Net writes files of these names
     identifier = str(dataset_id(name))
     file = preprocessed / f"{plans}.json"
     check_splits_agree(raw, preprocessed)
     if file.is_file():
-        print(f"{name}: already planned in {file}")
+        if base is None:
+            PlannedConfiguration.load(name, configuration, plans)
+        else:
+            derive_configuration(file, configuration, base, **(changes or {}), write=False)
     elif plans != "nnUNetPlans":
         raise SIKDError(
             f"{file}: not there; only nnUNetPlans are made here, make these with nnUNetv2_plan_experiment "
             f"-d {identifier}"
         )
+    if not _is_done(name, configuration, plans):
+        check_raw_data(raw)
+        _check_raw_split(raw)
+    if file.is_file():
+        print(f"{name}: already planned in {file}")
     else:
         _run(["nnUNetv2_plan_and_preprocess", "-d", identifier, "--no_pp", "-npfp", str(num_processes)], name)
     _take_split(raw, preprocessed)
@@ -75,10 +90,26 @@ def prepare(
         raise SIKDError(f"{preprocessed}: nnUNetv2_preprocess ended, and cases are missing; see its messages above")
 
 
+def _is_done(name: str, configuration: str, plans: str) -> bool:
+    try:
+        return is_preprocessed(PlannedConfiguration.load(name, configuration, plans))
+    except SIKDError:  # a configuration that is still to be derived
+        return False
+
+
+def _check_raw_split(raw: Path) -> None:
+    """Refuse a split beside the raw data that names other cases before hours of preprocessing."""
+    file = raw / SPLITS_FILE
+    if os.path.lexists(file):
+        cases = training_cases(raw, read_json(raw / "dataset.json", "mend it"))
+        for fold in range(len(read_splits(file))):
+            check_fold(file, fold, list(cases), raw.name)
+
+
 def is_preprocessed(planned: PlannedConfiguration) -> bool:
     """Whether every training case of the raw data set is there, complete, with its reference for the validation."""
     name = planned.plans.dataset_name
-    cases = get_filenames_of_train_images_and_targets(str(Path(os.environ["nnUNet_raw"]) / name), planned.dataset_json)
+    cases = training_cases(Path(os.environ["nnUNet_raw"]) / name, planned.dataset_json)
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / name
     folder, ending = preprocessed / planned.configuration.data_identifier, planned.dataset_json["file_ending"]
     # nnU-Net writes a case's properties last, and the references after all cases.
@@ -109,15 +140,54 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
     Raises:
         SIKDError: It is damaged.
     """
-    try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SIKDError(f"{file}: cannot be read ({error}); mend or delete it") from error
+    splits = read_json(file, "mend or delete it")
     if not isinstance(splits, list) or not all(
-        isinstance(fold, dict) and {"train", "val"} <= set(fold) for fold in splits
+        isinstance(fold, dict)
+        and {"train", "val"} <= set(fold)
+        and all(isinstance(fold[part], list) and all(isinstance(case, str) for case in fold[part]) for part in _PARTS)
+        for fold in splits
     ):
-        raise SIKDError(f'{file}: must be a list of folds, each with "train" and "val"; mend or delete it')
+        raise SIKDError(
+            f'{file}: must be a list of folds, each with lists of cases "train" and "val"; mend or delete it'
+        )
+    check_names([case for fold in splits for part in _PARTS for case in fold[part]], file, "case")
     return splits
+
+
+def check_fold(file: Path | None, fold: int | str, cases: Collection[str], where: str) -> None:
+    """Check the fold that a training takes.
+
+    Args:
+        file: ``splits_final.json``; None if there is none, so that nnU-Net makes five folds.
+        fold: Number of the fold, or ``all``, which needs no split.
+        cases: The training cases there are.
+        where: Where they are, for messages.
+
+    Raises:
+        SIKDError: There is no such fold, for which nnU-Net would draw a random split; it names cases that are not
+            there; or a case is both in training and in validation.
+    """
+    if fold == "all":
+        return
+    splits = None if file is None else read_splits(file)
+    count = _DEFAULT_FOLDS if splits is None else len(splits)
+    if int(fold) >= count:
+        known = f"folds 0 to {count - 1}" if count else "none"
+        raise SIKDError(f"fold {fold} is not in {file or 'nnU-Net’s split'}, which has {known}: choose another one")
+    if splits is None:
+        return
+    train, val = (splits[int(fold)][part] for part in _PARTS)
+    unknown = {*train, *val} - set(cases)
+    if unknown:
+        raise SIKDError(f"{file}: fold {fold} names {list_names(unknown)}, no training cases of {where}; mend it")
+    if set(train) & set(val):
+        raise SIKDError(
+            f"{file}: fold {fold} has {list_names(set(train) & set(val))} both in training and in validation; mend it"
+        )
+    for part, named in zip(_PARTS, (train, val), strict=True):
+        if not named or len(set(named)) < len(named):
+            what = "names no case" if not named else "names a case twice"
+            raise SIKDError(f'{file}: fold {fold} {what} in "{part}"; mend it')
 
 
 def _take_split(raw: Path, preprocessed: Path) -> None:

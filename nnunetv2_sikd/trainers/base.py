@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from hashlib import sha256
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar
 
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from torch import distributed as dist
 
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold, read_splits
 from nnunetv2_sikd.ranks import refused_together
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
@@ -27,13 +31,15 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
         """Build everything, as nnU-Net does.
 
         Raises:
-            SIKDError: The configuration is the second stage of a cascade, or its batch cannot be shared evenly.
+            SIKDError: The configuration is the second stage of a cascade, the split cannot be, or the batch cannot be
+                shared evenly.
         """
         if self.is_cascaded:
             raise SIKDError(
                 f"SIKD does not train cascades, and {self.configuration_name} is the second stage of one: "
                 "choose another configuration (2d, 3d_lowres, 3d_fullres)"
             )
+        self._check_split()
         if self.is_ddp:
             batch_size, processes = self.configuration_manager.batch_size, dist.get_world_size()
             if self.configuration_manager.batch_dice and batch_size % processes:
@@ -46,6 +52,23 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
                 if self.local_rank == 0:
                     self.do_split()  # writes splits_final.json where there is none: others must not read half of it
         super().initialize()
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's split of the cases into training and validation.
+
+        Raises:
+            SIKDError: ``splits_final.json`` is damaged, names cases that are not there, or a case in both parts.
+        """
+        self._check_split()
+        training, validation = super().do_split()
+        return training, validation
+
+    def _check_split(self) -> None:
+        file = Path(self.preprocessed_dataset_folder_base) / SPLITS_FILE
+        # For a fold beyond the file's nnU-Net draws a random split.
+        if self.fold != "all" and os.path.lexists(file) and int(self.fold) < len(read_splits(file)):
+            cases = nnUNetDatasetBlosc2.get_identifiers(self.preprocessed_dataset_folder)
+            check_fold(file, self.fold, cases, self.plans_manager.dataset_name)
 
     def record(self, role: str) -> dict[str, Any]:
         """What made this model, for its checkpoint.

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from nnunetv2_sikd.benchmark.check import check_benchmark, check_device
+from nnunetv2_sikd.benchmark.check import check_benchmark
+from nnunetv2_sikd.devices import check_device
 from nnunetv2_sikd.errors import SIKDError
 from tests.benchmark.helpers import SOURCE, TARGET, layout_of, write_both, write_raw
 from tests.helpers import make_plans
@@ -101,7 +102,7 @@ def test_target_data_sets(folder: Path, change: Change, expected: str) -> None:
         (lambda raw: (raw / SOURCE / "dataset.json").unlink(), "dataset.json: cannot be read"),
         (lambda raw: (raw / SOURCE / "imagesTr").rename(raw / "x"), "imagesTr: no such folder of images"),
         (lambda raw: (raw / SOURCE / "labelsTr" / "case_3.nii.gz").unlink(), "case_3.nii.gz: not there"),
-        (lambda raw: (raw / SOURCE / "splits_final.json").write_text("{"), "splits_final.json: cannot be read"),
+        (lambda raw: (raw / SOURCE / "splits_final.json").write_text("{"), "splits_final.json: not valid JSON"),
         (lambda raw: (raw / SOURCE / "splits_final.json").write_text('[{"train": []}]'), "must be a list of folds"),
         (
             lambda raw: (raw / SOURCE / "splits_final.json").write_text('[{"train": ["case_0"], "val": ["gone"]}]'),

@@ -132,7 +132,9 @@ def test_wrong_arguments(
         ("-f", "1"): "the student is not trained to its end",
     }
     if not torch.cuda.is_available():
-        expected["-device", "cuda"] = "-device cuda: torch finds no such device here; choose -device cpu"
+        expected["-device", "cuda"] = (
+            "-device cuda: PyTorch finds none on this machine; name another one, such as -device cpu"
+        )
     for further, message in expected.items():
         assert message in told(capsys, *arguments(dataset_2d, output, *further))
     with pytest.raises(SystemExit) as left:

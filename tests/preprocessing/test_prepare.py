@@ -57,6 +57,7 @@ def nnunet(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> NnUNet:
     write_raw(nnunet_folders, SOURCE, training=CASES)
     fake = NnUNet(nnunet_folders)
     monkeypatch.setattr(module, "run", fake.run)
+    monkeypatch.setattr(module, "check_raw_data", lambda raw: None)  # the files are empty here
     return fake
 
 
