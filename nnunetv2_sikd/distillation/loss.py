@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.nn.functional import mse_loss
 
 
 def feature_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -30,11 +30,46 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
         raise ValueError(
             f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
         )
-    with torch.autocast(student.device.type, enabled=False):
-        if mask is None:
-            return mse_loss(student.float(), teacher.float())
-        squared = (student.float() - teacher.float()).square() * mask
-        return squared.sum() / (mask.sum() * student.shape[1]).clamp(min=1)
+    mean: torch.Tensor = _FeatureMSE.apply(student, teacher, mask)
+    return mean
+
+
+class _FeatureMSE(torch.autograd.Function):
+    """Keeps nothing but the feature maps, which are there anyway.
+
+    The plain expression would keep float32 copies of both maps, at full resolution the largest tensors of the
+    training, until the backward pass: under mixed precision four times the student's own map.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        ctx.masked = mask is not None
+        ctx.count = student.numel() if mask is None else (mask.sum() * student.shape[1]).clamp(min=1)
+        ctx.save_for_backward(student, teacher, *(() if mask is None else (mask,)))
+        sums = [difference.square().sum() for difference in _differences(student, teacher, mask)]
+        return torch.stack(sums).sum() / ctx.count
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        student, teacher, *masks = ctx.saved_tensors
+        scale = 2 * gradients[0] / ctx.count
+        gradient = torch.empty_like(student)
+        differences = _differences(student, teacher, masks[0] if ctx.masked else None)
+        for image, difference in zip(gradient, differences, strict=True):
+            image.copy_(difference.mul_(scale))
+        return gradient, None, None
+
+
+def _differences(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    """Differences of one image after the other, ``(C, *spatial)``, 0 outside the mask; never all at once."""
+    dtype = _precise(student)
+    for number in range(len(student)):
+        difference = student[number].to(dtype) - teacher[number].to(dtype)
+        yield difference if mask is None else difference.mul_(mask[number])
+
+
+def _precise(features: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(features.dtype, torch.float32)
 
 
 def share_of_ranks(count: torch.Tensor) -> torch.Tensor:

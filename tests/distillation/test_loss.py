@@ -31,6 +31,31 @@ class TestFeatureMSE:
         feature_mse(student, TEACHER).backward()
         assert torch.equal(student.grad, 2 * (STUDENT - TEACHER) / 4)
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_gradient_is_that_of_the_plain_expression(self, masked: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        student, teacher = (torch.randn(3, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+        mask = torch.rand(3, 1, 6, 5, generator=generator) < 0.6 if masked else None
+        student.requires_grad_()
+        loss = feature_mse(student, teacher, mask)
+        counted = student - teacher if mask is None else (student - teacher)[mask.expand_as(student)]
+        assert loss.item() == pytest.approx(counted.square().mean().item(), rel=1e-12)
+        assert torch.autograd.gradcheck(lambda features: feature_mse(features, teacher, mask), (student,))
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_keeps_nothing_but_the_maps(self, dtype: torch.dtype, masked: bool) -> None:
+        student = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+        teacher, mask = torch.zeros_like(student), torch.ones(2, 1, 4, 4, dtype=torch.bool) if masked else None
+        kept: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda kept: kept):
+            loss = feature_mse(student, teacher, mask)
+        there = {tensor.data_ptr() for tensor in (student, teacher, mask) if tensor is not None}
+        assert {tensor.data_ptr() for tensor in kept} == there
+        loss.backward()
+        assert student.grad.dtype == dtype
+        assert torch.equal(student.grad, (2 * student.float() / student.numel()).to(dtype))
+
     def test_masked_pixels_get_no_gradient(self) -> None:
         student = STUDENT.clone().requires_grad_()
         feature_mse(student, TEACHER, torch.tensor([[[[True, False]]]])).backward()

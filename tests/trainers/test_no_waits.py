@@ -19,13 +19,13 @@ from tests.helpers import make_preprocessed_dataset
 from tests.trainers.conftest import STUDENT, MakeTrainer
 
 
-class NothingToTheCPU(TorchDispatchMode):
-    """Refuses copies from the GPU, which fake tensors allow."""
+class NoCopies(TorchDispatchMode):
+    """Refuses copies between CPU and GPU, which fake tensors allow."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = [each.device.type for each in args if isinstance(each, torch.Tensor)]
-        if isinstance(result, torch.Tensor) and result.device.type == "cpu" and "cuda" in given:
+        given = {each.device.type for each in args if isinstance(each, torch.Tensor)}
+        if isinstance(result, torch.Tensor) and given and given != {result.device.type}:
             raise AssertionError(f"{func} waits for the GPU")
         return result
 
@@ -35,7 +35,7 @@ def test_student_never_waits(regions: bool, ignore: bool, nnunet_folders: Path, 
     dataset = make_preprocessed_dataset(nnunet_folders / "preprocessed", dim=2, regions=regions, ignore=ignore)
     student = make_trainer(dataset, STUDENT)
     student.initialize()
-    with FakeTensorMode(), NothingToTheCPU():
+    with FakeTensorMode(), NoCopies():
         data = torch.randn(2, 2 if regions else 1, 32, 32, device="cuda")
         label = torch.randint(0, 4 if ignore else 3, (2, 1, 32, 32), device="cuda", dtype=torch.int16)
         image, teacher_input, mask = student._teacher_input(data, [label, label])
@@ -51,10 +51,12 @@ def test_student_never_waits(regions: bool, ignore: bool, nnunet_folders: Path, 
 
 
 def test_waiting_is_noticed() -> None:
-    with FakeTensorMode(), NothingToTheCPU():
+    with FakeTensorMode(), NoCopies():
         image = torch.randn(2, 1, 8, 8, device="cuda")
         label = torch.zeros(2, 1, 8, 8, device="cuda", dtype=torch.int16)
         with pytest.raises(DataDependentOutputException):
             class_average(image, label)  # looks for the largest label
         with pytest.raises(AssertionError, match="waits for the GPU"):
             image.cpu()
+        with pytest.raises(AssertionError, match="waits for the GPU"):
+            torch.zeros(1).to("cuda")
