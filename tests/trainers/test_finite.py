@@ -73,7 +73,7 @@ def test_infinite_segmentation_loss(trainer: Any) -> None:
     segmentation = getattr(trainer.loss, "segmentation", trainer.loss)
     forward = segmentation.forward
     segmentation.forward = lambda *args: forward(*args) + torch.inf
-    with pytest.raises(SIKDError, match="loss inf.* in training, epoch 0, for the batch of case_0, case_1; the"):
+    with pytest.raises(SIKDError, match=r"loss inf.* in training, epoch 0, for the batch of case_0, case_1; the"):
         trainer.train_step(batch_of(trainer))
 
 
