@@ -224,6 +224,7 @@ def test_one_process_makes_the_copies_and_the_split(
 def initialize_teacher(rank: int, dataset: PreprocessedDataset) -> tuple[list[str], bool]:
     """The cases that this rank wrote, and whether it showed a progress bar."""
     written, bars, write_copy, tqdm, save_json = [], [], hook.write_copy, hook.tqdm, stock.save_json
+    do_split = stock.nnUNetTrainer.do_split
 
     def write_slowly(spec: Any, case: str, scratch: Path) -> bool:
         time.sleep(0.1)
@@ -236,13 +237,18 @@ def initialize_teacher(rank: int, dataset: PreprocessedDataset) -> tuple[list[st
 
     def save_slowly(content: Any, file: str, **kwargs: Any) -> None:
         Path(file).touch()
-        time.sleep(0.3)
+        time.sleep(0.6)
         save_json(content, file, **kwargs)
+
+    def split_later(self: Any) -> Any:
+        time.sleep(0.3 * rank)  # while the other one writes the file
+        return do_split(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hook, "write_copy", write_slowly)
         patch.setattr(hook, "tqdm", show)
         patch.setattr(stock, "save_json", save_slowly)
+        patch.setattr(stock.nnUNetTrainer, "do_split", split_later)
         trainer_in_rank(dataset, TEACHER).initialize()
     return written, any(bars)
 
