@@ -21,7 +21,7 @@ from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import replace
-from nnunetv2_sikd.folders import check_output
+from nnunetv2_sikd.folders import cannot_write, check_output
 from nnunetv2_sikd.preprocessing.planned import find_dataset
 
 _FOLD_FILES = ("progress.png", "validation/summary.json", "debug.json")
@@ -73,6 +73,23 @@ def export_students(
             raise SIKDError(
                 f"{source / file}: not there, and nnU-Net needs it to predict; run {train} {folds[0]} again"
             )
+    try:
+        _write_zip(source, model, name, configuration, plans, trainer, folds, train, output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+
+def _write_zip(
+    source: Path,
+    model: Path,
+    name: str,
+    configuration: str,
+    plans: str,
+    trainer: str,
+    folds: Sequence[int | str],
+    train: str,
+    output: Path,
+) -> None:
     with TemporaryDirectory(prefix=".sikd_export_", dir=output.parent) as temporary:
         staged = Path(temporary) / "nnUNet_results"
         provenance = {

@@ -39,7 +39,7 @@ def positive(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
-    if not text.isdigit() or int(text) < 1:
+    if not _is_number(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
 
@@ -52,6 +52,10 @@ def fold(text: str) -> int | str:
     """
     if text == "all":
         return text
-    if not text.isdigit():
+    if not _is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a fold's number nor 'all'")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10  # other scripts have digits too

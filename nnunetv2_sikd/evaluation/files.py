@@ -47,7 +47,7 @@ def load_dataset_json(named: Path | None, default: Sequence[Path], option: str) 
     Raises:
         SIKDError: There is none, or it is none of nnU-Net's.
     """
-    file = named or next((file for file in default if file.is_file()), None)
+    file = named or next((file for file in default if os.path.lexists(file)), None)
     if file is None:
         raise SIKDError(f"{default[0]}: not there; name the dataset.json with {option}")
     if not os.path.lexists(file):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def read_scores(layout: Layout) -> Scores:
     for test in layout.specification.tests:
         for training in layout.specification.trainings():
             file = layout.evaluation(test, training) / "metrics.csv"
-            if file.is_file():
+            if os.path.lexists(file):
                 frames.append(_read(file, test, training))
             else:
                 missing.append((test, training))
@@ -75,6 +76,8 @@ def _read(file: Path, test: TestSet, training: Training) -> pd.DataFrame:
     absent = [name for name in _NEEDED if name not in table.columns]
     if absent:
         raise _damaged(file, f"has no column {', '.join(absent)}")
+    if table.empty:
+        raise _damaged(file, "has no rows")
     for name in (*METRICS, *_VOLUMES):
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise _damaged(file, f"column {name} holds something that is no number")
@@ -89,8 +92,6 @@ def _read(file: Path, test: TestSet, training: Training) -> pd.DataFrame:
     twice = table.duplicated(["case", "label"])
     if twice.any():
         raise _damaged(file, f"has case {table['case'][twice].iloc[0]} twice for one label")
-    if table.empty:
-        raise _damaged(file, "has no rows")
     table = table[list(_NEEDED)].copy()
     table["arm"] = training.arm
     table["seed"] = pd.Series([training.seed] * len(table), dtype="Int64")

@@ -577,12 +577,9 @@ def doctor_rows() -> list[Row]:
 
 def stock_rows() -> list[Row]:
     """What this package's trainers refuse, started by nnU-Net's own command in a process of its own."""
-    from tests.bad_input.damage import cut
-
     teacher = f"results/{TINY}/{TEACHER}__nnUNetPlans__2d/fold_0/checkpoint_final.pth"
     left = (f"results/{TINY}/*", f"results/{TINY}/*/fold_0/*")
     fresh = remove(f"results/{TINY}/{STUDENT}__nnUNetPlans__2d")
-    library = (r"(?<=loads safely \().*?(?=\); copy)",)
     return [
         Row(
             "student without a teacher",
@@ -590,14 +587,6 @@ def stock_rows() -> list[Row]:
             (teacher, "the student has no teacher; run"),
             both(fresh, remove(f"results/{TINY}/{TEACHER}__nnUNetPlans__2d")),
             leaves=left,
-        ),
-        Row(
-            "teacher's checkpoint cut short",
-            STOCK_STUDENT,
-            (teacher, "damaged"),
-            both(fresh, cut(teacher)),
-            leaves=left,
-            library=library,
         ),
         Row(
             "teacher's preprocessed case cut short",

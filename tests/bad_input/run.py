@@ -52,7 +52,7 @@ class Outcome:
 
     def message(self, row: Row) -> str:
         """The message as the table has it: its last line, with ``…`` for what a library says."""
-        lines = (self.out if row.section == "doctor" else self.err).splitlines()
+        lines = (self.out if row.section == "doctor" and self.status == 1 else self.err).splitlines()
         told = [line for line in lines if line.startswith(("Error: ", "[FAIL] "))] or lines or ["nothing"]
         message = told[-1]
         for pattern in row.library:

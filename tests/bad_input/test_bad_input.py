@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ def test_told_in_one_line(row: Row, templates: Path, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     with runner.workplace_of(row, folder, templates):
         outcome = runner.run(row, folder)
+        in_detail = runner.run(row, folder, "--debug") if _has_debug(row) else None
     message = outcome.message(row)
     assert outcome.status == row.status, f"{outcome.started}\n{outcome.out}\n{outcome.err}"
     assert "Traceback" not in outcome.out + outcome.err
@@ -41,19 +45,14 @@ def test_told_in_one_line(row: Row, templates: Path, tmp_path: Path) -> None:
     assert line(row, message) in DOCUMENT.read_text(encoding="utf-8").splitlines(), (
         f"{DOCUMENT.name} has no such line; if the message is meant, write the table anew with {REGENERATE}"
     )
+    if in_detail is not None:
+        assert in_detail.status == 1
+        assert "Traceback (most recent call last)" in in_detail.err
+        assert "SIKDError: " in in_detail.err  # and no error that nobody foresaw
 
 
-@pytest.mark.parametrize(
-    "row",
-    [each for each in ROWS if each.status == 1 and each.section in COMMANDS and each.section != "doctor"],
-    ids=lambda row: row.name,
-)
-def test_debug_shows_the_traceback(row: Row, templates: Path, tmp_path: Path) -> None:
-    with runner.workplace_of(row, tmp_path / "w", templates):
-        outcome = runner.run(row, tmp_path / "w", "--debug")
-    assert outcome.status == 1
-    assert "Traceback (most recent call last)" in outcome.err
-    assert "SIKDError: " in outcome.err  # and no error that nobody foresaw
+def _has_debug(row: Row) -> bool:
+    return row.status == 1 and row.section in COMMANDS and row.section != "doctor"
 
 
 @pytest.mark.parametrize("row", UNUSUAL, ids=lambda row: row.name)
@@ -77,3 +76,17 @@ def test_no_row_twice() -> None:
     names = [(row.command, row.title) for row in ROWS]
     assert sorted({each for each in names if names.count(each) > 1}) == []
     assert {row.section for row in ROWS} >= set(COMMANDS)
+
+
+@pytest.mark.parametrize(("debug", "lines"), [("0", 1), ("1", None)])
+def test_commands_of_nnunet_tell_in_one_line(debug: str, lines: int | None) -> None:
+    code = (
+        "from nnunetv2_sikd.errors import SIKDError, tell_in_one_line as t; t(); raise SIKDError('a.nii.gz: is empty')"
+    )
+    environment = {**os.environ, "nnUNet_SIKD_debug": debug}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    if lines:
+        assert ended.stderr == "Error: a.nii.gz: is empty\n"
+    else:
+        assert "Traceback" in ended.stderr

@@ -159,8 +159,8 @@ def checkpoint_rows(command: str, trainer: str, what: str) -> list[Row]:
         row("cut short", cut(file), "damaged"),
         row("of another trainer", copy(file.replace(trainer, other), file)),
         row("with another file's content", write(file, "weights"), "damaged"),
-        row("a folder", as_folder(file)),
-        row("a symbolic link to itself", as_loop(file)),
+        Row(f"{what} a folder", command, (file.rsplit("/", 1)[0],), as_folder(file)),
+        Row(f"{what} a symbolic link to itself", command, (file.rsplit("/", 1)[0],), as_loop(file)),
     ]
 
 
@@ -326,7 +326,7 @@ def rows() -> list[Row]:
         ),
     ]
     rows += split_rows(TRAIN)
-    rows += [row for row in split_rows(FIGURES)]
+    rows += split_rows(FIGURES)
     rows += json_rows(EVALUATE, "predictions/dataset.json", "dataset.json of the predictions")
     rows += json_rows(EVALUATE, "labels/dataset.json", "dataset.json of the references")
     for trainer, what, command in (
