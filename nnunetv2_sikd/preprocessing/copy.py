@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickletools
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +18,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import replace
+from nnunetv2_sikd.preprocessing.stored import check_properties, open_array
 
 # Raise when the same source would give another copy: existing copies are then made anew.
 _FORMAT = 1
@@ -64,34 +65,35 @@ def write_copy(spec: CopySpec, case: str, scratch: Path) -> bool:
         OSError: The copy cannot be written.
     """
     source = _fingerprints(spec, case)  # before reading: what changes meanwhile must look changed later
-    image, label = _read_case(spec, case)
+    image, label, values = _read_case(spec, case)
     averaged = _average(spec, image, label)
     partial = scratch / f"{case}.b2nd"
     _write_averaged(averaged, partial, spec.patch_size, json.dumps({**_making(spec), "source": source}))
     for suffix in ("_seg.b2nd", ".pkl"):
         _share(spec.source / f"{case}{suffix}", scratch / f"{case}{suffix}")
-        os.replace(scratch / f"{case}{suffix}", spec.target / f"{case}{suffix}")
-    os.replace(partial, spec.target / f"{case}.b2nd")
-    return _has_foreground(spec, label)
+        replace(scratch / f"{case}{suffix}", spec.target / f"{case}{suffix}")
+    replace(partial, spec.target / f"{case}.b2nd")
+    return _has_foreground(spec, values)
 
 
 def has_foreground(spec: CopySpec, case: str) -> bool:
     """Whether a case's label, as its copy has it, holds any class besides background."""
-    return _has_foreground(spec, _open(spec.target / f"{case}_seg.b2nd")[:])
+    return _has_foreground(spec, _values(open_array(spec.target / f"{case}_seg.b2nd")[:]))
 
 
 def _write_averaged(averaged: np.ndarray, file: Path, patch_size: tuple[int, ...], record: str) -> None:
     """Write ``(C, Z, Y, X)`` float32 with its record in nnU-Net's format."""
     blocks, chunks = comp_blosc2_params(averaged.shape, patch_size, averaged.itemsize)
-    # Piecewise constant data: a byte shuffle before the codec leaves a few hundredths.
-    cparams = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
+    # Piecewise constant data: the few values repeat whole, so that shuffling their bytes apart triples the file, and
+    # higher levels only take longer.
+    cparams = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.NOFILTER], "nthreads": 1}
     try:
         written = blosc2.asarray(averaged, urlpath=str(file), mode="w", chunks=chunks, blocks=blocks, cparams=cparams)
         written.schunk.vlmeta[_RECORD] = record
         del written
         # blosc2 does not report every failed write: read back what is there.
-        complete = np.array_equal(_open(file)[:], averaged)
-    except RuntimeError as error:
+        complete = np.array_equal(open_array(file)[:], averaged)
+    except (RuntimeError, ValueError) as error:
         raise OSError(errno.EIO, f"blosc2 failed, {error}; no space left?", str(file)) from error
     if not complete:
         raise OSError(errno.EIO, "incomplete after writing; no space left?", str(file))
@@ -107,14 +109,12 @@ def is_current(spec: CopySpec, case: str) -> bool:
     if not all(file.is_file() for file in files):
         return False
     try:
-        image = _open(files[0])  # must outlive the reading of its record, or blosc2 reads freed memory
-        if not isinstance(image, blosc2.NDArray):
-            return False
+        image = open_array(files[0])  # must outlive the reading of its record, or blosc2 reads freed memory
         record = json.loads(image.schunk.vlmeta[_RECORD])
         if {key: record[key] for key in ("format", "per_slice", "ignore_label")} != _making(spec):
             return False
-        return all(_unchanged(spec.source / name, recorded) for name, recorded in record["source"].items())
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError):
+        return all(_unchanged(spec.source / file.name, record["source"][file.name]) for file in files)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         return False
 
 
@@ -124,8 +124,14 @@ def remove_copy(spec: CopySpec, case: str) -> None:
         (spec.target / f"{case}{suffix}").unlink(missing_ok=True)
 
 
-def _has_foreground(spec: CopySpec, label: np.ndarray) -> bool:
-    return bool(((label > 0) & (label != spec.ignore_label)).any())
+def _has_foreground(spec: CopySpec, values: set[int]) -> bool:
+    return any(value > 0 and value != spec.ignore_label for value in values)
+
+
+def _values(label: np.ndarray) -> set[int]:
+    """Values that occur in a label map, from the last pixel of each run of equal ones."""
+    flat = label.reshape(-1)
+    return set(flat[np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)].tolist())
 
 
 def _average(spec: CopySpec, image: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -138,8 +144,8 @@ def _average(spec: CopySpec, image: np.ndarray, label: np.ndarray) -> np.ndarray
     return averaged
 
 
-def _read_case(spec: CopySpec, case: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read and check a preprocessed case: image ``(C, Z, Y, X)`` float32, label ``(1, Z, Y, X)``."""
+def _read_case(spec: CopySpec, case: str) -> tuple[np.ndarray, np.ndarray, set[int]]:
+    """Read and check a preprocessed case: image ``(C, Z, Y, X)`` float32, label ``(1, Z, Y, X)``, its values."""
     remedy = "run nnUNetv2_preprocess again for this data set"
     for suffix in (".b2nd", "_seg.b2nd", ".pkl"):
         file = spec.source / f"{case}{suffix}"
@@ -149,7 +155,7 @@ def _read_case(spec: CopySpec, case: str) -> tuple[np.ndarray, np.ndarray]:
     for suffix in (".b2nd", "_seg.b2nd"):
         file = spec.source / f"{case}{suffix}"
         try:
-            arrays.append(_open(file)[:])
+            arrays.append(open_array(file)[:])
         except Exception as error:
             raise SIKDError(f"{file}: damaged, cannot be read ({error}); {remedy}") from error
     image, label = arrays
@@ -159,28 +165,22 @@ def _read_case(spec: CopySpec, case: str) -> tuple[np.ndarray, np.ndarray]:
         raise SIKDError(f"{file}: image has shape {image.shape} and its label {label.shape}; {remedy}")
     if not np.isfinite(image).all():
         raise SIKDError(f"{file}: has NaN or infinite intensities; mend the case's raw image, then {remedy}")
-    unknown = sorted(set(np.unique(label).tolist()) - {-1, *spec.labels})
+    values = _values(label)
+    unknown = sorted(values - {-1, *spec.labels})
     if unknown:
         raise SIKDError(
             f"{spec.source / f'{case}_seg.b2nd'}: has label values {unknown} that dataset.json does not declare; "
             f"mend the case's label or dataset.json, then {remedy}"
         )
-    return image.astype(np.float32, copy=False), label
+    return image.astype(np.float32, copy=False), label, values
 
 
 def _check_pickle(file: Path, remedy: str) -> None:
-    """Notice a truncated or foreign pickle by parsing it, without executing what it holds."""
+    """Notice a truncated or foreign pickle without executing what it holds."""
     try:
-        with open(file, "rb") as stream:
-            for _ in pickletools.genops(stream):
-                pass
-    except Exception as error:
-        raise SIKDError(f"{file}: damaged, not a complete pickle ({error}); {remedy}") from error
-
-
-def _open(file: Path) -> Any:
-    # Memory maps do not work on Windows (nnU-Net issue 2723), and a plain read suffices everywhere.
-    return blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1})
+        check_properties(file)
+    except (ValueError, OSError) as error:
+        raise SIKDError(f"{file}: damaged, or no properties of nnU-Net's ({error}); {remedy}") from error
 
 
 def _share(source: Path, target: Path) -> None:

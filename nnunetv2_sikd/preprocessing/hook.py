@@ -14,19 +14,18 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tqdm import tqdm
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation.labels import LabelTable
 from nnunetv2_sikd.preprocessing.copy import CopySpec, has_foreground, is_current, remove_copy, write_copy
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.ranks import refused_together
 
 # Below this much (compressed) data a process of its own takes longer to start than it helps.
-_BYTES_WORTH_A_PROCESS = 100 * 2**20
+_BYTES_WORTH_A_PROCESS = 50 * 2**20
 
 
 def write_class_averages(
@@ -75,7 +74,9 @@ def ensure_copies(trainer: Any) -> Path:
     Raises:
         SIKDError: A case cannot be averaged, or the copies cannot be written.
     """
-    planned = PlannedConfiguration(trainer.plans_manager, trainer.configuration_name, trainer.dataset_json)
+    from nnunetv2_sikd.ranks import refused_together  # imports torch, which nothing else here needs
+
+    planned = PlannedConfiguration(trainer.plans_manager.plans, trainer.configuration_name, trainer.dataset_json)
     with refused_together():
         return _write(copy_spec(planned), default_num_processes, overwrite=False)
 
@@ -83,21 +84,22 @@ def ensure_copies(trainer: Any) -> Path:
 def copy_spec(planned: PlannedConfiguration) -> CopySpec:
     """How and where copies of a configuration are made."""
     source = planned.cases_folder()
-    labels = planned.label_manager
-    per_slice = len(planned.configuration.patch_size) == 2
+    labels = LabelTable.from_dataset_json(planned.dataset_json, planned.dataset_json_file)
+    patch_size = tuple(int(size) for size in planned.settings["patch_size"])
+    per_slice = len(patch_size) == 2
     return CopySpec(
         source=source,
         target=source.with_name(source.name + ("_SIKD_per_slice" if per_slice else "_SIKD_per_volume")),
         per_slice=per_slice,
-        patch_size=tuple(int(size) for size in planned.configuration.patch_size),
-        labels=tuple(
-            int(label) for label in [*labels.all_labels, *([labels.ignore_label] if labels.has_ignore_label else [])]
-        ),
-        ignore_label=labels.ignore_label,
+        patch_size=patch_size,
+        labels=tuple(sorted(labels.values)),
+        ignore_label=labels.ignore,
     )
 
 
 def _write(spec: CopySpec, num_processes: int, overwrite: bool) -> Path:
+    if spec.target.is_symlink():  # where it leads, copies that are no longer needed would be deleted
+        raise SIKDError(f"{spec.target}: is a link; remove it, or link the whole folder of the data set instead")
     cases = sorted(nnUNetDatasetBlosc2.get_identifiers(str(spec.source)))
     try:
         # Unlocked look first: a finished folder may be read-only, where no lock can be taken.
@@ -184,9 +186,9 @@ def _write_all(spec: CopySpec, cases: Sequence[str], scratch: Path, num_processe
                     with_foreground.add(case)
                 progress.update()
             return with_foreground
-        # Spawned, as nnU-Net does: forking a process that has started torch's threads can hang.
+        # Spawned, as nnU-Net does: forking a process that has started torch's threads can hang, and a training has.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(num_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(num_processes, context) as pool:
             waiting = iter(cases)
             running = {
                 pool.submit(write_copy, spec, case, scratch): case for case in islice(waiting, 2 * num_processes)

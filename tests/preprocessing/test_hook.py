@@ -17,7 +17,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nn
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing import hook
 from nnunetv2_sikd.preprocessing.copy import CopySpec
+from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.hook import write_class_averages
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from tests.helpers import PATCH_SIZES, PreprocessedDataset, make_preprocessed_dataset, read_array, save_case
 from tests.preprocessing.helpers import assert_complete, scratch_folders, versions
 
@@ -57,6 +59,31 @@ class TestCopies:
 
     def test_data_set_by_id(self, dataset_2d: PreprocessedDataset) -> None:
         assert write_class_averages(901) == dataset_2d.copies
+
+
+class TestHow:
+    """What a configuration says of its copies is read without nnU-Net's classes, whose import takes seconds."""
+
+    @pytest.mark.parametrize("regions", [False, True])
+    @pytest.mark.parametrize("ignore", [False, True])
+    def test_is_what_nnunet_reads(self, nnunet_folders: Path, regions: bool, ignore: bool) -> None:
+        dataset = make_preprocessed_dataset(
+            nnunet_folders / "preprocessed", dim=2, regions=regions, ignore=ignore, num_cases=1
+        )
+        derive_configuration(dataset.folder / "nnUNetPlans.json", "small", "2d", patch_size=[16, 8])
+        planned = PlannedConfiguration.load(dataset.name, "small", "nnUNetPlans")
+        spec, labels = hook.copy_spec(planned), planned.label_manager
+        assert spec.ignore_label == labels.ignore_label
+        assert list(spec.labels) == [*labels.all_labels, *([labels.ignore_label] if ignore else [])]
+        assert list(spec.patch_size) == planned.configuration.patch_size == [16, 8]
+        assert spec.source.name == planned.configuration.data_identifier
+
+    def test_needs_no_torch(self, dataset_2d: PreprocessedDataset) -> None:
+        code = "import sys; from nnunetv2_sikd import write_class_averages as write; "
+        code += f"write('{dataset_2d.name}', '2d'); sys.exit('torch' in sys.modules)"
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr.decode()
+        assert_complete(dataset_2d)
 
 
 class TestSecondCall:
