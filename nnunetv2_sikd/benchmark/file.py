@@ -56,7 +56,7 @@ def load_specification(file: Path | str) -> Specification:
         raise SIKDError(f"{file}: no benchmark file ({error.strerror}); shipped ones: {shipped}") from error
     except RecursionError as error:
         raise SIKDError(f"{path}: no valid YAML: nested too deeply") from error
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:  # the latter of a tag and a wrong value
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError) as error:  # the last of a tag's value
         raise SIKDError(f"{path}: no valid YAML: {' '.join(str(error).split())[:500]}") from error
     if not isinstance(content, dict):
         raise SIKDError(f"{path}: must hold keys and values, such as 'title: ...'; docs/benchmark.md shows one")

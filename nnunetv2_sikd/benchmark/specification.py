@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import check_name
+from nnunetv2_sikd.untrusted import check_folder, check_part
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+
+
+Name = Annotated[str, AfterValidator(check_part)]
+Folder = Annotated[str, AfterValidator(check_folder)]
+# Far more than makes sense, and few enough digits for names of trainers.
+Count = Annotated[int, Field(gt=0, le=10**6)]
 
 
 class Part(BaseModel):
@@ -30,7 +38,7 @@ class DerivedConfiguration(Part):
         features_per_stage: Number of features of each stage; None for the base's. Fewer make a shallower network.
     """
 
-    base: str = Field(alias="from")
+    base: Name = Field(alias="from")
     spacing: list[Annotated[float, Field(gt=0)]] | None = None
     patch_size: list[Annotated[int, Field(gt=0)]] | None = None
     batch_size: int | None = Field(default=None, gt=0)
@@ -48,9 +56,14 @@ class Source(Part):
     """
 
     dataset: str | int
-    configuration: str = "2d"
-    plans: str = "nnUNetPlans"
+    configuration: Name = "2d"
+    plans: Name = "nnUNetPlans"
     derive: DerivedConfiguration | None = None
+
+    @field_validator("dataset")
+    @classmethod
+    def _check_dataset(cls, dataset: str | int) -> str | int:
+        return _checked_dataset(dataset)
 
     @model_validator(mode="after")
     def _check_derived(self) -> Source:
@@ -78,8 +91,8 @@ class TestSet(Part):
     key: str
     dataset: str | int
     title: str = ""
-    images: str = "imagesTs"
-    references: str = "labelsTs"
+    images: Folder = "imagesTs"
+    references: Folder = "labelsTs"
     labels: dict[str, str] = {}
     patient: str | None = None
     slices: bool = False
@@ -90,6 +103,19 @@ class TestSet(Part):
     @classmethod
     def _check_key(cls, key: str) -> str:
         return _checked_key(key)
+
+    @field_validator("dataset")
+    @classmethod
+    def _check_dataset(cls, dataset: str | int) -> str | int:
+        return _checked_dataset(dataset)
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name in labels:
+            if name.startswith("-") or "=" in name:
+                raise ValueError(f"{name!r}: a name with a hyphen in front or with '=' cannot be given to a command")
+        return labels
 
     @field_validator("patient")
     @classmethod
@@ -125,8 +151,8 @@ class Schedule(Part):
         iterations: Training steps per epoch; None for nnU-Net's 250.
     """
 
-    epochs: int = Field(gt=0)
-    iterations: int | None = Field(default=None, gt=0)
+    epochs: Count
+    iterations: Count | None = None
 
 
 class Arm(Part):
@@ -140,11 +166,13 @@ class Arm(Part):
 
     trainer: str
     title: str = ""
-    epochs: int | None = Field(default=None, gt=0)
+    epochs: Count | None = None
 
     @field_validator("trainer")
     @classmethod
     def _check_trainer(cls, name: str) -> str:
+        if not (name.isascii() and name.isidentifier()):
+            raise ValueError(f"{name!r}: a trainer is a class of Python, named with letters, digits and underscores")
         if re.search(r"_seed\d+|_\d+epochs", name):
             raise ValueError(f"{name!r}: leave seed and schedule out, 'seeds' and 'schedule' add them")
         return name
@@ -215,6 +243,8 @@ class Specification(Part):
     def _check_numbers(cls, numbers: list[int]) -> list[int]:
         if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
             raise ValueError(f"{numbers} must be different whole numbers from 0")
+        if max(numbers, default=0) >= 10**9:
+            raise ValueError("must be numbers of at most nine digits")
         return numbers
 
     @model_validator(mode="after")
@@ -222,8 +252,11 @@ class Specification(Part):
         if self.baseline not in self.arms:
             raise ValueError(f"baseline {self.baseline!r} is none of the arms ({', '.join(self.arms)})")
         keys = [test.key for test in self.tests]
-        if len(set(keys)) < len(keys):
+        # They name folders, and not every system tells 'A' from 'a'.
+        if len({key.lower() for key in keys}) < len(keys):
             raise ValueError(f"tests: two have the same key ({', '.join(keys)})")
+        if len({key.lower() for key in self.arms}) < len(self.arms):
+            raise ValueError(f"arms: two have the same key but for capitals ({', '.join(self.arms)})")
         named: dict[str, str] = {}
         for key, arm in self.arms.items():
             other = named.setdefault(self.trainer_name(arm, None), key)
@@ -260,10 +293,18 @@ class Specification(Part):
 def _checked_key(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"key {key!r}: use letters, digits and hyphens only, it names folders")
-    return key
+    return check_name(key)
+
+
+def _checked_dataset(dataset: str | int) -> str | int:
+    if isinstance(dataset, str):
+        return check_part(dataset)
+    if not 0 < dataset < 1000:
+        raise ValueError(f"{str(dataset)[:20]}: data sets of nnU-Net are numbered from 1 to 999")
+    return dataset
 
 
 def _dataset_key(dataset: str | int) -> str:
     text = str(dataset)
-    match = re.match(r"Dataset(\d{3})_", text)
-    return str(int(match.group(1))) if match else str(int(text)) if text.isdigit() else text
+    match = re.match(r"Dataset([0-9]{3})_", text)
+    return str(int(match.group(1))) if match else text.lstrip("0") if re.fullmatch("[0-9]+", text) else text

@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import check_name, write_json
+from nnunetv2_sikd.untrusted import check_plans
 
 _PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 
@@ -43,14 +44,14 @@ def derive_configuration(
     try:
         plans = json.loads(file.read_text(encoding="utf-8"))
         configurations = plans["configurations"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SIKDError(f"{file}: are no plans of nnU-Net ({error}); plan the data set anew") from error
+    check_plans(plans, file)
     if base not in configurations:
         raise SIKDError(
             f"{file}: has no configuration {base!r} to derive {name!r} from; it has {', '.join(configurations)}"
         )
     _check_name(name, configurations, file)
-    whole = _resolved(configurations, base, file)
     derived: dict[str, Any] = {"inherits_from": base}
     if spacing is not None:
         derived.update(data_identifier=f"{plans['plans_name']}_{name}", spacing=[float(value) for value in spacing])
@@ -58,9 +59,14 @@ def derive_configuration(
         derived["patch_size"] = list(patch_size)
     if batch_size is not None:
         derived["batch_size"] = batch_size
-    if features_per_stage is not None:
-        derived["architecture"] = _with_features(whole, list(features_per_stage), file)
-    _check_sizes(whole, derived, file, name)
+    try:
+        whole = _resolved(configurations, base, file)
+        if features_per_stage is not None:
+            derived["architecture"] = _with_features(whole, list(features_per_stage), file)
+        _check_sizes(whole, derived, file, name)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise SIKDError(f"{file}: configuration {base!r} is not as nnU-Net plans it ({told}); plan anew") from error
     if name in configurations:
         if configurations[name] != derived:
             raise SIKDError(

@@ -21,7 +21,8 @@ _NUMPY = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    ("_codecs", "encode"),
+    ("_codecs", "encode"),  # bytes, in old pickles
+    ("__builtin__", "bytes"),
 }
 
 
