@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from nnunetv2_sikd import __version__
+
 RESULTS = Path(__file__).parents[1] / "docs" / "measurements"
-PACKAGES = ("nnunetv2-sikd", "nnunetv2", "torch", "numpy", "blosc2")
+PACKAGES = ("nnunetv2", "torch", "numpy", "blosc2")
 ResultT = TypeVar("ResultT")
 
 
@@ -94,7 +96,11 @@ def machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    versions = {
+        "python": platform.python_version(),
+        "nnunetv2-sikd": __version__,
+        **{package: version(package) for package in PACKAGES},
+    }
     return {"processor": processor, "cores": os.cpu_count(), "load_of_last_minute": load, "versions": versions}
 
 
@@ -108,7 +114,7 @@ def report(text: str, result: Mapping[str, Any], file: Path, before: Mapping[str
         before: :func:`machine` when the benchmark began.
     """
     print(f"\n{text}\n")
-    arguments = [argument for argument in sys.argv[1:] if not Path(argument).is_absolute()]
+    arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]
     content = {"arguments": arguments, "machine": before, **result}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n")
