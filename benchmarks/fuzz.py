@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of every parser of this package: whatever a file holds, one clear error or a result.
 
-    pip install -e '.[fuzz,test]'                       # atheris has wheels for Linux and macOS
+    pip install -e '.[fuzz,test]'                       # atheris has wheels for Linux, Python 3.11 to 3.13
     python benchmarks/fuzz.py --work /tmp/fuzz [--seconds 120] [--targets benchmark checkpoint ...]
 
 Each target runs in a process of its own, one at a time, and starts from real files of its kind. Whatever a target
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--one", choices=TARGETS, help=argparse.SUPPRESS)  # a process for one target
     args = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
-        sys.exit("atheris is missing: pip install 'nnunetv2-sikd[fuzz]' (wheels: Python 3.11 to 3.13, Linux, macOS)")
+        sys.exit("atheris is missing: pip install -e '.[fuzz]' (Linux, Python 3.11 to 3.13; elsewhere it needs clang)")
     if args.one:
         fuzz(args.one, args.work / args.one, args.seconds)
     rows = [run(target, args.work / target, args.seconds) for target in args.targets]

@@ -15,6 +15,7 @@ from nnunetv2_sikd.benchmark.check import check_benchmark
 from nnunetv2_sikd.benchmark.file import load_specification
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation.files import load_dataset_json
+from nnunetv2_sikd.export import _copy
 from nnunetv2_sikd.files import write_text
 from nnunetv2_sikd.preprocessing.hook import write_class_averages
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
@@ -216,6 +217,15 @@ def test_files_are_written_in_place_of_links_not_through_them(tmp_path: Path) ->
     write_text(link, "new")
     assert precious.read_text() == "precious"
     assert not link.is_symlink()
+
+
+def test_an_export_follows_no_links(tmp_path: Path) -> None:
+    secret, link = tmp_path / "secret", tmp_path / "plans.json"
+    secret.write_text("secret")
+    link.symlink_to(secret)
+    with pytest.raises(SIKDError, match=r"plans\.json: is a link"):
+        _copy(link, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@x", "\t=1", "'=x", "", "x", "'", "-"])
