@@ -9,10 +9,10 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from nnunetv2.model_sharing.model_export import export_pretrained_model
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
@@ -23,6 +23,7 @@ from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import replace
 from nnunetv2_sikd.folders import cannot_write, check_output
 from nnunetv2_sikd.preprocessing.planned import find_dataset
+from nnunetv2_sikd.training import training_is_done
 
 _FOLD_FILES = ("progress.png", "validation/summary.json", "debug.json")
 _MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -55,8 +56,7 @@ def export_students(
         SIKDError: A fold is missing, unfinished or no student, or ``output`` exists.
     """
     require_folders("nnUNet_results")
-    if os.path.lexists(output):
-        raise SIKDError(f"{output}: exists, choose another name with -o or remove it")
+    _refuse_existing(output)
     if not output.parent.is_dir():
         raise SIKDError(f"{output.parent}: no such folder; make it, or name another one with -o")
     check_output(output.parent)
@@ -74,43 +74,80 @@ def export_students(
                 f"{source / file}: not there, and nnU-Net needs it to predict; run {train} {folds[0]} again"
             )
     try:
-        _write_zip(source, model, name, configuration, plans, trainer, folds, train, output)
+        with _staging_folder(output) as staging:
+            staged = staging / "nnUNet_results"
+            provenance = {
+                f"fold_{fold}": _stage_fold(source / f"fold_{fold}", staged / model / f"fold_{fold}", f"{train} {fold}")
+                for fold in folds
+            }
+            for file in _MODEL_FILES:
+                _stage_json(source / file, staged / model / file)
+            archive = staging / "export.zip"
+            with _results_folder(staged):
+                export_pretrained_model(name, str(archive), (configuration,), trainer, plans, tuple(folds))
+            with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as zipped:
+                zipped.writestr((model / "sikd_provenance.json").as_posix(), json.dumps(provenance, indent=2))
+            replace(archive, output)
     except OSError as error:
         raise cannot_write(output, error) from error
+    except SIKDError:
+        raise
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise cannot_write(output, OSError(" ".join(str(error).split())[:200])) from error
 
 
-def _write_zip(
-    source: Path,
-    model: Path,
-    name: str,
-    configuration: str,
-    plans: str,
-    trainer: str,
-    folds: Sequence[int | str],
-    train: str,
-    output: Path,
-) -> None:
-    with TemporaryDirectory(prefix=".sikd_export_", dir=output.parent) as temporary:
-        staged = Path(temporary) / "nnUNet_results"
-        provenance = {
-            f"fold_{fold}": _stage_fold(source / f"fold_{fold}", staged / model / f"fold_{fold}", f"{train} {fold}")
-            for fold in folds
-        }
-        for file in _MODEL_FILES:
-            _copy(source / file, staged / model / file)
-        archive = Path(temporary) / "export.zip"
-        with _results_folder(staged):
-            export_pretrained_model(name, str(archive), (configuration,), trainer, plans, tuple(folds))
-        with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as zipped:
-            zipped.writestr((model / "sikd_provenance.json").as_posix(), json.dumps(provenance, indent=2))
-        replace(archive, output)
+@contextmanager
+def _staging_folder(output: Path) -> Iterator[Path]:
+    """A folder beside the zip for it in the making; what a killed export left there goes.
+
+    Raises:
+        SIKDError: Another process is writing the same zip, or has just written it.
+    """
+    folder = output.with_name(f".{output.name}.export")
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SIKDError(f"{output}: another process is writing it; wait for it, or name another with -o") from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    staging = folder / "staging"
+    try:
+        _refuse_existing(output)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_existing(output: Path) -> None:
+    if os.path.lexists(output):
+        raise SIKDError(f"{output}: exists, choose another name with -o or remove it")
+
+
+def _stage_json(source: Path, target: Path) -> None:
+    """Copy one of nnU-Net's files; it writes them in place, so a kill may have left a part."""
+    _copy(source, target)
+    try:
+        json.loads(target.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SIKDError(f"{source}: damaged ({error}); copy the data set's own into its place") from error
 
 
 def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
     """Copy one fold with its checkpoint renamed to nnU-Net's trainer; returns its provenance."""
     file = source / "checkpoint_final.pth"
-    if not file.is_file() or not (source / "validation" / "summary.json").is_file():
+    if not training_is_done(source):
         raise SIKDError(f"{source}: not there, or its training is not finished; run {remedy}")
+    if not (source / "progress.png").is_file():
+        raise SIKDError(
+            f"{source / 'progress.png'}: not there, and nnU-Net's export needs it; copy it from where the fold was "
+            "trained"
+        )
     checkpoint = read_checkpoint(file)
     record = checkpoint["init_args"].get("sikd")
     if not isinstance(record, dict) or record.get("role") != "student":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -181,4 +182,10 @@ def fold_folder(planned: PlannedConfiguration, trainer: str, fold: int | str) ->
 
 def training_is_done(folder: Path) -> bool:
     """Whether training and final validation of a fold are complete."""
-    return (folder / "checkpoint_final.pth").is_file() and (folder / "validation" / "summary.json").is_file()
+    if not (folder / "checkpoint_final.pth").is_file():
+        return False
+    try:  # nnU-Net writes it last, and in place: a kill can leave a part of it
+        json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

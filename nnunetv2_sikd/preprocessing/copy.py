@@ -88,7 +88,9 @@ def _write_averaged(averaged: np.ndarray, file: Path, patch_size: tuple[int, ...
     # higher levels only take longer.
     cparams = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.NOFILTER], "nthreads": 1}
     try:
-        written = blosc2.asarray(averaged, urlpath=str(file), mode="w", chunks=chunks, blocks=blocks, cparams=cparams)
+        # The file also keeps a number of threads to read it with: it must not depend on the machine.
+        how = {"chunks": chunks, "blocks": blocks, "cparams": cparams, "dparams": {"nthreads": 1}}
+        written = blosc2.asarray(averaged, urlpath=str(file), mode="w", **how)
         written.schunk.vlmeta[_RECORD] = record
         del written
         # blosc2 does not report every failed write: read back what is there.

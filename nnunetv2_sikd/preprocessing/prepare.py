@@ -14,6 +14,7 @@ from nnunetv2_sikd.files import write_text
 from nnunetv2_sikd.json_files import read_json
 from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
+from nnunetv2_sikd.preprocessing.stored import check_properties
 from nnunetv2_sikd.processes import run
 from nnunetv2_sikd.raw_cases import check_raw_data, training_cases
 from nnunetv2_sikd.untrusted import check_names
@@ -59,6 +60,9 @@ def prepare(
         check_names(described["dataset"], raw / "dataset.json", "case")  # nnU-Net writes files of these names
     identifier = str(dataset_id(name))
     file = preprocessed / f"{plans}.json"
+    _remove_cut_off(preprocessed / "dataset_fingerprint.json", file)
+    if (raw / SPLITS_FILE).is_file():
+        _remove_cut_off(preprocessed / SPLITS_FILE)
     check_splits_agree(raw, preprocessed)
     if file.is_file():
         if base is None:
@@ -84,6 +88,10 @@ def prepare(
     if is_preprocessed(planned):
         print(f"{name}: {configuration} already preprocessed")
         return
+    for case, (_, label) in training_cases(raw, planned.dataset_json).items():
+        reference = preprocessed / "gt_segmentations" / f"{case}{planned.dataset_json['file_ending']}"
+        if reference.is_file() and not _is_copied(label, reference):
+            reference.unlink()  # nnU-Net would take the half that a kill left for up to date
     command = ["nnUNetv2_preprocess", "-d", identifier, "-plans_name", plans, "-c", configuration]
     _run([*command, "-np", str(num_processes)], name)
     if not is_preprocessed(planned):
@@ -114,9 +122,30 @@ def is_preprocessed(planned: PlannedConfiguration) -> bool:
     folder, ending = preprocessed / planned.configuration.data_identifier, planned.dataset_json["file_ending"]
     # nnU-Net writes a case's properties last, and the references after all cases.
     return all(
-        (folder / f"{case}.pkl").is_file() and (preprocessed / "gt_segmentations" / f"{case}{ending}").is_file()
-        for case in cases
+        _is_whole_pickle(folder / f"{case}.pkl")
+        and _is_copied(label, preprocessed / "gt_segmentations" / f"{case}{ending}")
+        for case, (_, label) in cases.items()
     )
+
+
+def _is_whole_pickle(file: Path) -> bool:
+    try:
+        check_properties(file)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _is_copied(source: Path, target: Path) -> bool:
+    return target.is_file() and target.stat().st_size >= source.stat().st_size
+
+
+def _remove_cut_off(*files: Path) -> None:
+    """Remove JSON files whose end is missing: nnU-Net writes in place, and reads what a kill has left of them."""
+    for file in files:
+        if file.is_file() and not file.read_bytes().rstrip().endswith((b"}", b"]")):
+            print(f"{file}: is cut off, so it is made anew")
+            file.unlink()
 
 
 def check_splits_agree(raw: Path, preprocessed: Path) -> None:

@@ -20,9 +20,10 @@ from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
 from nnunetv2_sikd.trainers.finite import FiniteLoss
 from nnunetv2_sikd.trainers.settings import SIKDSettings
+from nnunetv2_sikd.trainers.splits import WholeSplit
 
 
-class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints):
+class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints, WholeSplit):
     """nnU-Net's trainer with SIKD's settings."""
 
     sikd: ClassVar[SIKDSettings] = SIKDSettings()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import replace
 
 
@@ -14,7 +16,11 @@ class WholeCheckpoints(nnUNetTrainer):
     """nnU-Net's trainer; a kill while it saves leaves the earlier checkpoint."""
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write the checkpoint beside its place, then move it there."""
+        """Write the checkpoint beside its place, then move it there.
+
+        Raises:
+            SIKDError: It cannot be written.
+        """
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
@@ -22,6 +28,11 @@ class WholeCheckpoints(nnUNetTrainer):
         try:
             super().save_checkpoint(partial)
             replace(Path(partial), Path(filename))
+        except (OSError, RuntimeError) as error:  # the latter is what torch makes of a full disk
+            raise SIKDError(
+                f"{filename}: cannot be written ({' '.join(str(error).split())[:200]}); no space left, or the folder "
+                "gone? Mend that, then continue with --c: the checkpoint before it is kept"
+            ) from error
         finally:
-            if os.path.exists(partial):
+            with suppress(OSError):
                 os.remove(partial)

@@ -28,6 +28,7 @@ from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
 from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings, TeacherInput
+from nnunetv2_sikd.trainers.splits import WholeSplit
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 
@@ -108,7 +109,7 @@ def _stock(name: str) -> type[nnUNetTrainer] | None:
     match = _STOCK.fullmatch(name)
     if match is None or not (match["seed"] or match["epochs"]):
         return None
-    return _subclass(name, (CostRecord, WholeCheckpoints), match, {})
+    return _subclass(name, (CostRecord, WholeCheckpoints, WholeSplit), match, {})
 
 
 def _teacher(name: str) -> type[nnUNetTrainer] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class NnUNet:
         self.environments: list[Mapping[str, str]] = []
         self.status = 0
         self.leaves_out: str | None = None
+        self.reference = b""
 
     def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
         self.commands.append(" ".join(command))
@@ -48,8 +50,8 @@ class NnUNet:
         for file in [*(cases / f"{case}.pkl" for case in CASES)] + [
             self.preprocessed / "gt_segmentations" / f"{case}.nii.gz" for case in CASES
         ]:
-            if file.name != self.leaves_out:
-                file.touch()
+            if file.name != self.leaves_out and (file.suffix == ".pkl" or not file.is_file()):  # newer references stay
+                file.write_bytes(pickle.dumps({"spacing": [1.0]}) if file.suffix == ".pkl" else self.reference)
 
 
 @pytest.fixture
@@ -78,6 +80,37 @@ def test_preprocessing_that_was_cut_is_repeated(nnunet: NnUNet, lost: str) -> No
     prepare(901)
     assert len(nnunet.commands) == 3
     assert nnunet.commands[2] == nnunet.commands[1]
+
+
+@pytest.mark.parametrize("cut", ["nnUNetPlans_2d/case_1.pkl", "gt_segmentations/case_1.nii.gz"])
+def test_half_a_file_is_made_anew(nnunet: NnUNet, cut: str) -> None:
+    (nnunet.raw / "labelsTr" / "case_1.nii.gz").write_bytes(b"whole")
+    nnunet.reference = b"whole"
+    prepare(901)
+    whole = (nnunet.preprocessed / cut).read_bytes()
+    (nnunet.preprocessed / cut).write_bytes(whole[: len(whole) // 2])
+    prepare(901)
+    assert nnunet.commands[2:] == nnunet.commands[1:2]
+    assert (nnunet.preprocessed / cut).read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["nnUNetPlans.json", "dataset_fingerprint.json"])
+def test_half_of_the_plans_is_made_anew(nnunet: NnUNet, name: str) -> None:
+    prepare(901)
+    file = nnunet.preprocessed / name
+    file.write_text('{"configurations": {"2d": {"patch_size": [')
+    prepare(901)
+    assert name == "nnUNetPlans.json" or not file.exists()
+    json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
+
+
+def test_plans_with_a_slip_stay(nnunet: NnUNet) -> None:
+    prepare(901)
+    file = nnunet.preprocessed / "nnUNetPlans.json"
+    file.write_text('{"configurations" {}}')  # by hand
+    with pytest.raises(SIKDError, match=r"nnUNetPlans\.json"):
+        prepare(901)
+    assert file.read_text() == '{"configurations" {}}'
 
 
 def test_derived_configuration(nnunet: NnUNet) -> None:
