@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from nnunetv2_sikd.errors import SIKDError
 
 _PATIENCE_SECONDS = 5.0
+_LONGEST_NAME = 255  # bytes, of the common file systems
 # Windows gives these to devices, in any folder and with any ending.
 _DEVICES = ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10)))
 
@@ -77,6 +79,9 @@ def written_whole(file: Path) -> Iterator[Path]:
         Where to write it; with the same ending, by which image libraries choose the format.
     """
     partial = file.with_name(f".partial_{os.getpid()}_{file.name}")
+    if len(os.fsencode(partial.name)) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]
+        partial = file.with_name(f".partial_{os.getpid()}_{digest}_{file.name[-16:]}")
     try:
         yield partial
         replace(partial, file)

@@ -154,6 +154,12 @@ def fold_rows() -> list[Row]:
             ("nnUNetTrainer__nnUNetPlans__2d/fold_0/checkpoint_final.pth", "only students can be exported"),
         ),
         Row(
+            "progress.png of the fold missing",
+            EXPORT,
+            ("fold_0/progress.png", "not there"),
+            remove(f"results/{TINY}/{STUDENT}__nnUNetPlans__2d/fold_0/progress.png"),
+        ),
+        Row(
             "plans.json of the model missing",
             EXPORT,
             ("plans.json", "not there"),

@@ -116,6 +116,7 @@ def _train(folder: Path) -> None:
             trainer.save_checkpoint(str(checkpoint(folder, name)))
             validation = checkpoint(folder, name).parent / "validation"
             validation.mkdir(exist_ok=True)
+            (validation.parent / "progress.png").write_bytes(b"no picture")
             (validation / "summary.json").write_text("{}")
 
 
