@@ -63,7 +63,7 @@ def load_specification(file: Path | str) -> Specification:
     try:
         return Specification.model_validate(content)
     except ValidationError as error:
-        raise SIKDError(f"{path}: {_first_problem(error)}") from error
+        raise SIKDError(f"{path}: {' '.join(_first_problem(error).split())[:1000]}") from error
 
 
 def select_part(

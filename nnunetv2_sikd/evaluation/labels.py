@@ -57,7 +57,13 @@ class LabelTable:
             if foreground[name] == foreground[other]:
                 raise SIKDError(f"{source}: labels {name!r} and {other!r} have the same value: remove one")
         flat = {v for value in labels.values() for v in ([value] if isinstance(value, int) else value)}
-        flat |= {0, *map(int, dataset_json.get("regions_class_order", ()))}
+        order = dataset_json.get("regions_class_order") or ()
+        try:
+            flat |= {0, *map(int, order)}
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SIKDError(
+                f"{source}: regions_class_order {str(order)[:80]} must list whole numbers: mend it"
+            ) from error
         ignore = labels.get("ignore")
         return cls(source, foreground, ignore if isinstance(ignore, int) else None, frozenset(flat))
 
