@@ -476,11 +476,12 @@ class Faults:
         """Note what a disturbed command told its user."""
         printed = self.sandbox.printed()
         line = error_line(printed).replace(str(self.sandbox.folder), "")
-        row.seen[re.sub(r"\d{4,}", "N", line)] += 1
+        row.seen[re.sub(r"(?<=per_slice)\.\w{8}\.tmp|\d{4,}", "…", line)] += 1
         if code is None:
             row.problems.append(f"hung: {line}")
-        elif code == 0:
-            row.problems.append("ended with status 0")
+        elif code == 0:  # it fitted, or was faster than the fault
+            missing = differences(self.final[row.command], state(self.sandbox.run))
+            row.problems += [f"ended with status 0 without {name}" for name in missing[:3]]
         elif not line.startswith("Error: "):
             row.problems.append(f"no clear message: {line}")
 
@@ -577,8 +578,9 @@ class Faults:
                 if process.poll() is not None:
                     continue
                 disk.detach()
-                self.see(row, wait(process))
+                code = wait(process)
                 disk.attach()
+                self.see(row, code)
                 self.check_whole(row)
                 self.again(row)
         return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from nnunetv2_sikd.preprocessing.hook import write_class_averages
 from tests.helpers import PreprocessedDataset, make_case, make_dataset_json, make_network, make_preprocessed_dataset
 
 NUM_CASES = 25
+# No forks, no SIGKILL and no limits on files there.
+collect_ignore_glob = ["test_*.py"] if sys.platform == "win32" else []
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from benchmarks.faults import Job, Sandbox, half_written, kill_all, left_behind,
 from nnunetv2_sikd.training import training_is_done
 from tests.faults.conftest import hook, make_dataset, undisturbed_copies, write_predictions, write_student
 
-pytestmark = pytest.mark.skipif(not hasattr(__import__("signal"), "SIGKILL"), reason="no SIGKILL on this system")
-
 TEACHER = "nnUNetTrainer_SIKDTeacher_seed0_2epochs_2iterations"
 
 
