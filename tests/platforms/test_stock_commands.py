@@ -6,10 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import SimpleITK
 
 from nnunetv2_sikd.environment import stock_command, with_trainers
-from tests.helpers import make_case, make_preprocessed_dataset
+from tests.helpers import make_preprocessed_dataset
 
 SCHEDULE = "1epochs_2iterations"
 TRAINERS = [f"nnUNetTrainer_SIKD{role}_seed0_{SCHEDULE}" for role in ("Teacher", "Student_copyView")]
@@ -17,14 +16,11 @@ IN_VAIN = "torch.compile disabled because device is CPU"
 
 
 @pytest.mark.slow
-def test_train_and_predict(tmp_path: Path) -> None:
+def test_training(tmp_path: Path) -> None:
     folder = tmp_path / "Bilder von Zoë & 心 (1)"
-    for name in ("raw", "preprocessed", "results", "images"):
+    for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir(parents=True)
     dataset = make_preprocessed_dataset(folder / "preprocessed", dim=2, num_cases=3)
-    image = SimpleITK.GetImageFromArray(make_case(2, seed=7)[0][0])
-    image.SetSpacing((1.0, 1.0, 5.0))
-    SimpleITK.WriteImage(image, str(folder / "images" / "case_0000.nii.gz"))
     # The site's own sitecustomize, if any, is not needed here.
     environment = {
         **with_trainers(),
@@ -55,6 +51,4 @@ def test_train_and_predict(tmp_path: Path) -> None:
     # Compilation asked for where nnU-Net has none.
     told = run("nnUNetv2_train", dataset.name, "2d", "0", "-tr", TRAINERS[1], "-device", "cpu", nnUNet_compile="t")
     assert IN_VAIN in told
-    model = ("-d", dataset.name, "-c", "2d", "-f", "0", "-tr", TRAINERS[1], "-device", "cpu")
-    run("nnUNetv2_sikd", "predict", "-i", folder / "images", "-o", folder / "predicted", *model, "-np", "1")
-    assert (folder / "predicted" / "case.nii.gz").is_file()
+    assert len(list((folder / "results").rglob("validation/summary.json"))) == 2
