@@ -46,7 +46,7 @@ def test_interval_follows_the_scale(differences: np.ndarray, scale: float) -> No
 
 
 @given(st.lists(DIFFERENCES, max_size=12), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_p_value_knows_neither_order_nor_sign_nor_scale(values: list[float], random: object) -> None:
     differences = np.array(values, dtype=float)
     p = signed_rank_p(differences)
@@ -58,7 +58,7 @@ def test_p_value_knows_neither_order_nor_sign_nor_scale(values: list[float], ran
 
 
 @given(P_VALUES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_correction_only_weakens_and_keeps_the_order(p_values: list[float]) -> None:
     corrected = holm(p_values)
     assert [math.isnan(p) for p in corrected] == [math.isnan(p) for p in p_values]
