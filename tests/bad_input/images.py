@@ -31,8 +31,6 @@ EVALUATE = "evaluate labels predictions -o measured"
 PREPARE = "prepare -d 902"
 RAW = "raw/Dataset902_Raw"
 
-_SITK = (r"(?<=\()(?:Exception|Error|ITK|sitk|Unable|gzip|Not a gzip|Compressed|BadGzip|EOF|Runtime)[^)]*(?=\))",)
-
 
 def _four_dimensions(array: np.ndarray) -> np.ndarray:
     return np.stack([array, array])

@@ -27,6 +27,9 @@ from tests.bad_input.workspace import TEMPLATES, nnunet_folders
 
 _PROGRESS = re.compile(r"\d+%\||\d+it \[")
 
+# What nibabel, gzip and nnU-Net's readers say of an image.
+_LIBRARY = (r"(?<=or no NIfTI image \().*?(?=\); copy)", r"(?<=cannot be read \()\w+Error: .*?(?=\); copy)")
+
 
 class StartedError(BaseException):
     """A command of nnU-Net's would be started now; nothing of this package catches it."""
@@ -55,7 +58,7 @@ class Outcome:
         lines = (self.out if row.section == "doctor" and self.status == 1 else self.err).splitlines()
         told = [line for line in lines if line.startswith(("Error: ", "[FAIL] "))] or lines or ["nothing"]
         message = told[-1]
-        for pattern in row.library:
+        for pattern in (*_LIBRARY, *row.library):
             message = re.sub(pattern, "…", message)
         return message
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from tests.bad_input.damage import (
     as_folder,
     as_loop,
-    both,
     copy,
     cut,
     drop,
@@ -316,13 +315,6 @@ def rows() -> list[Row]:
             PREPARE,
             (SPLITS, "differs from"),
             write(f"raw/{TINY}/splits_final.json", '[{"train": ["case_00"], "val": ["case_01"]}]'),
-        ),
-        Row(
-            "split in use cut short",
-            PREPARE,
-            (SPLITS, "not valid JSON"),
-            both(cut(SPLITS), write(f"raw/{TINY}/splits_final.json", '[{"train": ["case_00"], "val": ["case_01"]}]')),
-            library=_JSON,
         ),
     ]
     rows += split_rows(TRAIN)
