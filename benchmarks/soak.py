@@ -130,13 +130,20 @@ def sample(trainer: Any, begin: float) -> dict[str, Any]:
     teacher = getattr(trainer, "teacher", None)
     return {
         "seconds": time.monotonic() - begin,
-        # Proportional: pages that workers share with the training count once.
-        "memory_mib": sum(process.memory_full_info().pss for process in processes) / 2**20,
+        "memory_mib": sum(memory(process) for process in processes) / 2**20,
         "files": sum(process.num_fds() for process in processes),
         "threads": sum(process.num_threads() for process in processes),
         "processes": len(processes),
         "teacher": weights_hash(teacher.network.state_dict()) if teacher else None,
     }
+
+
+def memory(process: psutil.Process) -> int:
+    """Memory of a process in bytes; pages that it shares count for its part."""
+    with suppress(OSError, KeyError):  # Linux: without the pages of libraries, which come and go with other programs
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
+        return int(dict(line.split(":") for line in lines)["Pss_Anon"].split()[0]) * 1024
+    return process.memory_full_info().uss
 
 
 def report(results: dict[str, list[dict[str, Any]]]) -> None:
