@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.preprocessing.prepare import check_fold
+from nnunetv2_sikd.preprocessing.prepare import check_fold, read_splits
 from nnunetv2_sikd.preprocessing.stored import open_array
 
 
@@ -35,7 +35,10 @@ def validation_cases(planned: PlannedConfiguration, fold: int | str) -> list[str
     splits = base / "splits_final.json"
     if fold != "all" and not os.path.lexists(splits):
         raise SIKDError(f"{splits}: not there, so fold {fold} has no cases; nnU-Net writes it when a training starts")
-    check_fold(splits, fold, nnUNetDatasetBlosc2.get_identifiers(str(folder)), planned.plans.dataset_name)
+    # For a fold beyond the file's nnU-Net draws a random split.
+    if fold != "all" and int(fold) < len(read_splits(splits)):
+        cases = nnUNetDatasetBlosc2.get_identifiers(str(folder))
+        check_fold(splits, fold, cases, planned.plans.dataset_name, training=False)
     # nnU-Net's own rule; a trainer object would make folders and a log.
     trainer = SimpleNamespace(
         fold=fold,

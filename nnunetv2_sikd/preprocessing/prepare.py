@@ -170,11 +170,17 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
         SIKDError: It is damaged.
     """
     splits = read_json(file, "mend or delete it")
-    if not isinstance(splits, list) or not all(
-        isinstance(fold, dict)
-        and {"train", "val"} <= set(fold)
-        and all(isinstance(fold[part], list) and all(isinstance(case, str) for case in fold[part]) for part in _PARTS)
-        for fold in splits
+    if (
+        not isinstance(splits, list)
+        or not splits
+        or not all(
+            isinstance(fold, dict)
+            and {"train", "val"} <= set(fold)
+            and all(
+                isinstance(fold[part], list) and all(isinstance(case, str) for case in fold[part]) for part in _PARTS
+            )
+            for fold in splits
+        )
     ):
         raise SIKDError(
             f'{file}: must be a list of folds, each with lists of cases "train" and "val"; mend or delete it'
@@ -183,7 +189,9 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
     return splits
 
 
-def check_fold(file: Path | None, fold: int | str, cases: Collection[str], where: str) -> None:
+def check_fold(
+    file: Path | None, fold: int | str, cases: Collection[str], where: str, *, training: bool = True
+) -> None:
     """Check the fold that a training takes.
 
     Args:
@@ -191,6 +199,7 @@ def check_fold(file: Path | None, fold: int | str, cases: Collection[str], where
         fold: Number of the fold, or ``all``, which needs no split.
         cases: The training cases there are.
         where: Where they are, for messages.
+        training: Whether it also needs training cases.
 
     Raises:
         SIKDError: There is no such fold, for which nnU-Net would draw a random split; it names cases that are not
@@ -214,7 +223,7 @@ def check_fold(file: Path | None, fold: int | str, cases: Collection[str], where
             f"{file}: fold {fold} has {list_names(set(train) & set(val))} both in training and in validation; mend it"
         )
     for part, named in zip(_PARTS, (train, val), strict=True):
-        if not named or len(set(named)) < len(named):
+        if (not named and (training or part == "val")) or len(set(named)) < len(named):
             what = "names no case" if not named else "names a case twice"
             raise SIKDError(f'{file}: fold {fold} {what} in "{part}"; mend it')
 

@@ -25,7 +25,7 @@ from nnunetv2_sikd.environment import stock_command, with_trainers
 from tests.bad_input.rows import Row, Valid
 from tests.bad_input.workspace import TEMPLATES, nnunet_folders
 
-_PROGRESS = re.compile(r"\d+%\||\d+it \[")
+_PROGRESS = re.compile(r"\d+%\||\d+\w+ \[\d\d:")
 
 # What nibabel, gzip and nnU-Net's readers say of an image.
 _LIBRARY = (r"(?<=or no NIfTI image \().*?(?=\); copy)", r"(?<=cannot be read \()\w+Error: .*?(?=\); copy)")

@@ -129,7 +129,7 @@ _SPLITS: tuple[tuple[str, Damage, str], ...] = (
     ("has a case in training and validation", put(SPLITS, 0, "val", value=["case_00", "case_01"]), "case_01 both in"),
     ("has a case twice", put(SPLITS, 0, "train", value=["case_01", "case_01"]), "names a case twice"),
     ("has no validation case", put(SPLITS, 0, "val", value=[]), "names no case"),
-    ("has no folds", write(SPLITS, "[]"), "fold 0 is not in"),
+    ("has no folds", write(SPLITS, "[]"), "must be a list of folds"),
     ("lacks 'val'", drop(SPLITS, 0, "val"), "must be a list of folds"),
     ("has one name in place of a list", put(SPLITS, 0, "val", value="case_00"), "must be a list of folds"),
     ("is an object", write(SPLITS, "{}"), "must be a list of folds"),

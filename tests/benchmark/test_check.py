@@ -80,7 +80,7 @@ def test_a_good_benchmark_passes_and_nothing_is_written(folder: Path) -> None:
             lambda raw: edit_json(raw / TARGET / "dataset.json", channel_names={"0": "a", "1": "b"}),
             "has 1 channel(s) and",
         ),
-        (lambda raw: (raw / TARGET / "dataset.json").write_text("{"), "dataset.json: cannot be read"),
+        (lambda raw: (raw / TARGET / "dataset.json").write_text("{"), "dataset.json: not valid JSON"),
         (lambda raw: edit_json(raw / TARGET / "dataset.json", labels=None), "has no valid 'labels'"),
         (lambda raw: edit_json(raw / TARGET / "dataset.json", channel_names=None), "has no valid 'channel_names'"),
         (

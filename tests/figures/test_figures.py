@@ -144,11 +144,11 @@ def test_wrong_arguments(
 
     splits = dataset_2d.folder / "splits_final.json"
     splits.write_text(json.dumps([{"train": [], "val": ["nobody"]}]))
-    assert "validation case nobody is not preprocessed" in told(capsys, *arguments(dataset_2d, output))
+    assert "fold 0 names nobody, no training cases of" in told(capsys, *arguments(dataset_2d, output))
     splits.write_text(json.dumps([{"train": [], "val": []}]))
-    assert "the fold has no validation case" in told(capsys, *arguments(dataset_2d, output))
+    assert 'fold 0 names no case in "val"' in told(capsys, *arguments(dataset_2d, output))
     splits.write_text("[{")
-    assert "no splits of nnU-Net's" in told(capsys, *arguments(dataset_2d, output))
+    assert "not valid JSON" in told(capsys, *arguments(dataset_2d, output))
     splits.unlink()
     assert f"{splits}: not there, so fold 0 has no cases" in told(capsys, *arguments(dataset_2d, output))
 
@@ -159,7 +159,7 @@ def test_damaged_case_and_folder_that_is_none(
     finish_fold(dataset_2d)
     (tmp_path / "file").write_text("")
     line = told(capsys, *arguments(dataset_2d, tmp_path / "file"))
-    assert f"{tmp_path / 'file'}: no folder can be made there" in line
+    assert f"{tmp_path / 'file'}: is no folder, so nothing can be written there" in line
     (tmp_path / "taken" / "features.png").mkdir(parents=True)
     line = told(capsys, *arguments(dataset_2d, tmp_path / "taken"))
     assert "features.png: cannot be written" in line

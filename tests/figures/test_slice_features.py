@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_sikd.figures.cases import choose_slice, class_names
@@ -113,7 +112,7 @@ def with_patch(planned: Any, size: int) -> Any:
     plans = {**planned.plans.plans}
     plans["configurations"] = {**plans["configurations"]}
     plans["configurations"]["2d"] = {**plans["configurations"]["2d"], "patch_size": [size, size]}
-    return replace(planned, plans=PlansManager(plans))
+    return replace(planned, plans_json=plans)
 
 
 def test_small_slices_are_padded_and_shown_without_padding(
