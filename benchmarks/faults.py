@@ -36,6 +36,7 @@ import psutil
 from nnunetv2_sikd.demo.dataset import SOURCE, TARGET, write_datasets
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import FOLDER_VARIABLES, stock_command, with_trainers
+from nnunetv2_sikd.preprocessing.stored import open_array
 
 EPOCHS, ITERATIONS = 3, 2
 SCHEDULE = f"seed0_{EPOCHS}epochs_{ITERATIONS}iterations"
@@ -325,13 +326,17 @@ def state(run: Path) -> dict[str, str]:
 
 
 def digest(file: Path, run: Path) -> str:
-    """Of the weights in a checkpoint, of the files in a zip, else of the bytes, whatever the folder is called."""
+    """Of the weights in a checkpoint, the files in a zip, nnU-Net's arrays; else of the bytes, without the folder."""
     if file.suffix == ".pth":
         return weights_hash(read_checkpoint(file)["network_weights"])
     if file.suffix == ".zip":
         with TemporaryDirectory() as folder, zipfile.ZipFile(file) as zipped:
             zipped.extractall(folder)
             return hashlib.sha256(json.dumps(state(Path(folder))).encode()).hexdigest()
+    if file.suffix == ".b2nd" and "_SIKD_" not in file.parent.name:
+        # nnU-Net's own: several threads compress the blocks, in any order. The content must be the same.
+        array = open_array(file)[:]
+        return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()
     return hashlib.sha256(file.read_bytes().replace(str(run).encode(), b"RUN")).hexdigest()
 
 
@@ -776,8 +781,7 @@ CUT = {
     "prepare": (
         f"{_SOURCE}/dataset_fingerprint.json",
         f"{_SOURCE}/nnUNetPlans.json",
-        f"{_SOURCE}/nnUNetPlans_2d/*.pkl",
-        f"{_SOURCE}/nnUNetPlans_2d/*.b2nd",
+        f"{_SOURCE}/nnUNetPlans_2d/*.pkl",  # written after the case's arrays
         f"{_SOURCE}/gt_segmentations/*",
     ),
     "preprocess": (f"{_SOURCE}/*_SIKD_per_slice/*_000.b2nd",),

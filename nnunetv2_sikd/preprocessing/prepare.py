@@ -59,8 +59,8 @@ def prepare(
     if isinstance(described, dict) and isinstance(described.get("dataset"), dict):
         check_names(described["dataset"], raw / "dataset.json", "case")  # nnU-Net writes files of these names
     identifier = str(dataset_id(name))
-    file = preprocessed / f"{plans}.json"
-    _remove_cut_off(preprocessed / "dataset_fingerprint.json", file)
+    file, fingerprint = preprocessed / f"{plans}.json", preprocessed / "dataset_fingerprint.json"
+    _remove_cut_off(fingerprint, file)
     if (raw / SPLITS_FILE).is_file():
         _remove_cut_off(preprocessed / SPLITS_FILE)
     check_splits_agree(raw, preprocessed)
@@ -79,6 +79,8 @@ def prepare(
         _check_raw_split(raw)
     if file.is_file():
         print(f"{name}: already planned in {file}")
+        if not fingerprint.is_file():  # every training copies it
+            _run(["nnUNetv2_extract_fingerprint", "-d", identifier, "-np", str(num_processes)], name)
     else:
         _run(["nnUNetv2_plan_and_preprocess", "-d", identifier, "--no_pp", "-npfp", str(num_processes)], name)
     _take_split(raw, preprocessed)

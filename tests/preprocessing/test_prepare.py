@@ -34,12 +34,19 @@ class NnUNet:
         self.environments.append(environment or {})
         if self.status == 0 and command[0] == "nnUNetv2_plan_and_preprocess":
             self.plan()
+        elif self.status == 0 and command[0] == "nnUNetv2_extract_fingerprint":
+            self.fingerprint.write_text("{}")
         elif self.status == 0:
             self.preprocess(command[command.index("-c") + 1])
         return self.status
 
+    @property
+    def fingerprint(self) -> Path:
+        return self.preprocessed / "dataset_fingerprint.json"
+
     def plan(self) -> None:
         self.preprocessed.mkdir(exist_ok=True)
+        self.fingerprint.write_text("{}")
         (self.preprocessed / "dataset.json").write_text((self.raw / "dataset.json").read_text())
         (self.preprocessed / "nnUNetPlans.json").write_text(json.dumps(make_plans(SOURCE)))
 
@@ -100,8 +107,11 @@ def test_half_of_the_plans_is_made_anew(nnunet: NnUNet, name: str) -> None:
     file = nnunet.preprocessed / name
     file.write_text('{"configurations": {"2d": {"patch_size": [')
     prepare(901)
-    assert name == "nnUNetPlans.json" or not file.exists()
-    json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
+    assert len(nnunet.commands) == 3
+    assert nnunet.commands[2].startswith(
+        {"nnUNetPlans.json": "nnUNetv2_plan_and", "dataset_fingerprint.json": "nnUNetv2_extract_"}[name]
+    )
+    json.loads(file.read_text())
 
 
 def test_plans_with_a_slip_stay(nnunet: NnUNet) -> None:
