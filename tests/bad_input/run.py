@@ -114,7 +114,9 @@ def _run_here(arguments: Sequence[str]) -> tuple[int | None, str]:
 
 def _run_stock(arguments: Sequence[str]) -> int:
     command = [stock_command(arguments[0]), *arguments[1:]]
-    return subprocess.run(command, env=with_trainers(), check=False, timeout=120).returncode
+    # Libraries warn of what they will change.
+    environment = {**with_trainers(), "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(command, env=environment, check=False, timeout=300).returncode
 
 
 @contextlib.contextmanager
