@@ -15,7 +15,9 @@ def check_output(folder: Path) -> None:
         SIKDError: Something else has its name, or it cannot be written.
     """
     whole = Path(os.path.abspath(folder))
-    there = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
+    there = next((path for path in (whole, *whole.parents) if os.path.lexists(path)), None)
+    if there is None:  # Windows: no such drive
+        raise SIKDError(f"{folder}: cannot be written ({whole.anchor} is not there); name another folder with -o")
     if not there.is_dir():
         shown = folder if there == whole else there
         raise SIKDError(f"{shown}: is no folder, so nothing can be written there; name another folder with -o")

@@ -70,7 +70,6 @@ def predict(
             f"-d {planned.plans.dataset_name} -c {configuration} -p {plans} -f {fold} -tr {trainer}"
         )
     read_checkpoint(model / "checkpoint_final.pth")  # nnU-Net, which loads it next, would execute what it holds
-    check_device(device)
     ending = planned.dataset_json["file_ending"]
     made_by = _made_by(model, images)
     _refuse_others(output, made_by, ending)
@@ -84,6 +83,7 @@ def predict(
         if not (output / COST_FILE).is_file():
             write_json(output / COST_FILE, {"seconds": None, "cases": 0, "device": device, "peak_memory_mb": None})
         return
+    check_device(device)
     for case in missing:
         (output / f"{case}{ending}").unlink(missing_ok=True)
     command = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", planned.plans.dataset_name]

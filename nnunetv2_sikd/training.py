@@ -60,7 +60,8 @@ def train(
     if len(names) > 1 and planned.configuration.previous_stage_name is not None:
         raise SIKDError(f"-c {configuration}: SIKD does not train cascades; choose 2d, 3d_lowres or 3d_fullres")
     _check_fold(planned, fold)
-    check_device(device)
+    if not all(training_is_done(fold_folder(planned, name, fold)) for name in names):
+        check_device(device)
     for name in names:
         _check_checkpoint(fold_folder(planned, name, fold) / "checkpoint_final.pth", name)
     if needs_copies:

@@ -116,7 +116,7 @@ def _check_folds(layout: Layout, training_cases: Collection[str]) -> None:
             f"{SPLITS_FILE} there"
         )
     for fold in layout.specification.folds:
-        check_fold(file, fold, training_cases, raw.name)
+        check_fold(file, fold, training_cases, raw.name, strict=True)
 
 
 @functools.cache

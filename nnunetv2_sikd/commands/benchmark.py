@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
             raise SIKDError(f"--only {args.only}: no such step; --dry-run lists them")
         run_one(chosen[0], steps, layout)
         return
-    check_device(args.device)
+    done = done_steps(steps, layout)
+    if any("-device" in step.command for step in steps if step.name not in done):
+        check_device(args.device)
     run_benchmark(steps, layout)
     print(f"\nReport: {layout.report() / 'report.html'}")

@@ -38,7 +38,7 @@ def validation_cases(planned: PlannedConfiguration, fold: int | str) -> list[str
     # For a fold beyond the file's nnU-Net draws a random split.
     if fold != "all" and int(fold) < len(read_splits(splits)):
         cases = nnUNetDatasetBlosc2.get_identifiers(str(folder))
-        check_fold(splits, fold, cases, planned.plans.dataset_name, training=False)
+        check_fold(splits, fold, cases, planned.plans.dataset_name)
     # nnU-Net's own rule; a trainer object would make folders and a log.
     trainer = SimpleNamespace(
         fold=fold,

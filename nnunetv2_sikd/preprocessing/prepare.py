@@ -10,7 +10,7 @@ from typing import Any
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation.files import list_names
-from nnunetv2_sikd.files import write_text
+from nnunetv2_sikd.files import replace, write_text
 from nnunetv2_sikd.json_files import read_json
 from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
@@ -60,9 +60,9 @@ def prepare(
         check_names(described["dataset"], raw / "dataset.json", "case")  # nnU-Net writes files of these names
     identifier = str(dataset_id(name))
     file, fingerprint = preprocessed / f"{plans}.json", preprocessed / "dataset_fingerprint.json"
-    _remove_cut_off(fingerprint, file)
+    _put_aside_cut_off(fingerprint, *([file] if plans == "nnUNetPlans" else []))
     if (raw / SPLITS_FILE).is_file():
-        _remove_cut_off(preprocessed / SPLITS_FILE)
+        _put_aside_cut_off(preprocessed / SPLITS_FILE)
     check_splits_agree(raw, preprocessed)
     if file.is_file():
         if base is None:
@@ -139,15 +139,16 @@ def _is_whole_pickle(file: Path) -> bool:
 
 
 def _is_copied(source: Path, target: Path) -> bool:
-    return target.is_file() and target.stat().st_size >= source.stat().st_size
+    return target.is_file() and (not source.is_file() or target.stat().st_size >= source.stat().st_size)
 
 
-def _remove_cut_off(*files: Path) -> None:
-    """Remove JSON files whose end is missing: nnU-Net writes in place, and reads what a kill has left of them."""
+def _put_aside_cut_off(*files: Path) -> None:
+    """Rename JSON files whose end is missing: nnU-Net writes in place, and reads what a kill has left of them."""
     for file in files:
         if file.is_file() and not file.read_bytes().rstrip().endswith((b"}", b"]")):
-            print(f"{file}: is cut off, so it is made anew")
-            file.unlink()
+            aside = file.with_name(f"{file.name}.cut_off")  # and not removed: somebody may have edited it
+            print(f"{file}: is cut off, so it is made anew; what was there is in {aside.name}")
+            replace(file, aside)
 
 
 def check_splits_agree(raw: Path, preprocessed: Path) -> None:
@@ -191,21 +192,19 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
     return splits
 
 
-def check_fold(
-    file: Path | None, fold: int | str, cases: Collection[str], where: str, *, training: bool = True
-) -> None:
-    """Check the fold that a training takes.
+def check_fold(file: Path | None, fold: int | str, cases: Collection[str], where: str, *, strict: bool = False) -> None:
+    """Check a fold of nnU-Net's split.
 
     Args:
         file: ``splits_final.json``; None if there is none, so that nnU-Net makes five folds.
         fold: Number of the fold, or ``all``, which needs no split.
         cases: The training cases there are.
         where: Where they are, for messages.
-        training: Whether it also needs training cases.
+        strict: Also refuse what nnU-Net only warns about: cases both in training and in validation.
 
     Raises:
         SIKDError: There is no such fold, for which nnU-Net would draw a random split; it names cases that are not
-            there; or a case is both in training and in validation.
+            there, or none to validate.
     """
     if fold == "all":
         return
@@ -220,14 +219,12 @@ def check_fold(
     unknown = {*train, *val} - set(cases)
     if unknown:
         raise SIKDError(f"{file}: fold {fold} names {list_names(unknown)}, no training cases of {where}; mend it")
-    if set(train) & set(val):
+    if strict and set(train) & set(val):
         raise SIKDError(
             f"{file}: fold {fold} has {list_names(set(train) & set(val))} both in training and in validation; mend it"
         )
-    for part, named in zip(_PARTS, (train, val), strict=True):
-        if (not named and (training or part == "val")) or len(set(named)) < len(named):
-            what = "names no case" if not named else "names a case twice"
-            raise SIKDError(f'{file}: fold {fold} {what} in "{part}"; mend it')
+    if not val:
+        raise SIKDError(f'{file}: fold {fold} names no case in "val"; mend it')
 
 
 def _take_split(raw: Path, preprocessed: Path) -> None:

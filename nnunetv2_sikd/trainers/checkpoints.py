@@ -11,6 +11,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import replace
 
+_WRITERS = ("inline_container", "PytorchStreamWriter")
+
 
 class WholeCheckpoints(nnUNetTrainer):
     """nnU-Net's trainer; a kill while it saves leaves the earlier checkpoint."""
@@ -28,7 +30,12 @@ class WholeCheckpoints(nnUNetTrainer):
         try:
             super().save_checkpoint(partial)
             replace(Path(partial), Path(filename))
-        except (OSError, RuntimeError) as error:  # the latter is what torch makes of a full disk
+        except SIKDError:
+            raise
+        except (OSError, RuntimeError) as error:
+            # A RuntimeError of torch's file writer is what it makes of a full disk; others are told as they are.
+            if not isinstance(error, OSError) and not any(writer in str(error) for writer in _WRITERS):
+                raise
             raise SIKDError(
                 f"{filename}: cannot be written ({' '.join(str(error).split())[:200]}); no space left, or the folder "
                 "gone? Mend that, then continue with --c: the checkpoint before it is kept"

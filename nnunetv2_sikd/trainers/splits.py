@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_sikd.files import replace
 from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE
 
 
@@ -24,9 +25,9 @@ class WholeSplit(nnUNetTrainer):
         with TemporaryDirectory(prefix=".split_", dir=folder) as scratch:
             self.preprocessed_dataset_folder_base = scratch
             try:
-                parts = super().do_split()
+                super().do_split()
             finally:
                 self.preprocessed_dataset_folder_base = folder
-            # Another training may have been faster; nnU-Net's split is the same each time.
-            os.replace(Path(scratch) / SPLITS_FILE, Path(folder) / SPLITS_FILE)
-        return parts
+            if not os.path.lexists(Path(folder) / SPLITS_FILE):  # another training, or the user, may have been faster
+                replace(Path(scratch) / SPLITS_FILE, Path(folder) / SPLITS_FILE)
+        return super().do_split()

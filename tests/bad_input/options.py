@@ -603,10 +603,10 @@ def stock_rows() -> list[Row]:
             library=_BLOSC,
         ),
         Row(
-            "splits_final.json with a case in training and validation",
+            "splits_final.json with a case that is not there",
             STOCK_STUDENT,
-            (SPLITS, "both in"),
-            both(fresh, put(SPLITS, 0, "val", value=["case_01"])),
+            (SPLITS, "names gone"),
+            both(fresh, put(SPLITS, 0, "val", value=["gone"])),
             leaves=left,
         ),
     ]

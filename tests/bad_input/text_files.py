@@ -126,8 +126,6 @@ _EDITED_DESCRIPTION = (
 
 _SPLITS: tuple[tuple[str, Damage, str], ...] = (
     ("names a case that is not there", put(SPLITS, 0, "train", value=["case_01", "gone"]), "names gone"),
-    ("has a case in training and validation", put(SPLITS, 0, "val", value=["case_00", "case_01"]), "case_01 both in"),
-    ("has a case twice", put(SPLITS, 0, "train", value=["case_01", "case_01"]), "names a case twice"),
     ("has no validation case", put(SPLITS, 0, "val", value=[]), "names no case"),
     ("has no folds", write(SPLITS, "[]"), "must be a list of folds"),
     ("lacks 'val'", drop(SPLITS, 0, "val"), "must be a list of folds"),
@@ -303,12 +301,6 @@ def rows() -> list[Row]:
             "prepare -d 902",
             (beside, "names gone"),
             write(beside, '[{"train": ["case_00"], "val": ["gone"]}]'),
-        ),
-        Row(
-            "split beside the raw data with a case in training and validation",
-            "prepare -d 902",
-            (beside, "both in"),
-            write(beside, '[{"train": ["case_00", "case_01"], "val": ["case_00"]}]'),
         ),
         Row(
             "split beside the raw data, another one in use",
