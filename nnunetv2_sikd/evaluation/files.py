@@ -104,13 +104,16 @@ def pair_files(references: Path, predictions: Path, ending: str, *, chill: bool 
         chill: Accept references without a prediction.
 
     Raises:
-        SIKDError: A folder is not there or holds no such files, none is in both, or predictions are missing.
+        SIKDError: A folder is not there or holds no such files, none is in both, predictions are missing, or a
+            case that only the other folder has lies here in another format.
     """
     if os.path.realpath(references) == os.path.realpath(predictions):
         raise SIKDError(f"{references}: is given both as references and as predictions")
     reference_cases, prediction_cases = (
         _cases(folder, ending, what) for folder, what in ((references, "references"), (predictions, "predictions"))
     )
+    _refuse_other_formats(references, prediction_cases - reference_cases, ending)
+    _refuse_other_formats(predictions, reference_cases - prediction_cases, ending)
     both = reference_cases & prediction_cases
     if not both:
         raise SIKDError(
@@ -155,12 +158,15 @@ def _cases(folder: Path, ending: str, what: str) -> set[str]:
     files = [file.name for file in folder.iterdir() if file.name.endswith(ending) and not file.name.startswith(".")]
     if not files:
         raise SIKDError(f"{folder}: holds no {what} named <case>{ending}; name another folder, or convert them")
-    cases = {name.removesuffix(ending) for name in files}
-    others = tuple(other for other in ENDINGS if other != ending)
-    for file in sorted(folder.iterdir()):
-        other = next((other for other in others if file.name.endswith(other)), None)
-        if other and file.name.removesuffix(other) not in cases and not file.name.startswith("."):
-            raise SIKDError(
-                f"{file}: is of another format than the {ending} of dataset.json; convert it, or move it away"
-            )
-    return cases
+    return {name.removesuffix(ending) for name in files}
+
+
+def _refuse_other_formats(folder: Path, lacking: Collection[str], ending: str) -> None:
+    """Refuse a lacking case that is there in another format; figures and the like beside the cases are no concern."""
+    for case in sorted(lacking):
+        for other in ENDINGS:
+            file = folder / f"{case}{other}"
+            if other != ending and os.path.isfile(file):  # false for a name too long, too
+                raise SIKDError(
+                    f"{file}: is of another format than the {ending} of dataset.json; convert it, or move it away"
+                )

@@ -162,19 +162,24 @@ def check_labels(dataset_json: Mapping[str, Any], source: Path) -> None:
     """
     table = LabelTable.from_dataset_json(dataset_json, source)
     labels = dataset_json["labels"]
-    if not isinstance(labels.get("background"), int) or labels["background"] != 0:
+    has_regions = any(isinstance(value, tuple) for value in table.foreground.values())
+    background = labels.get("background")
+    # nnU-Net takes int() of it, but with regions counts a "0" in quotes as one of them.
+    if background is None or isinstance(background, list) or (background if has_regions else int(background)) != 0:
         raise SIKDError(f"{source}: needs the label 'background' with value 0; add it")
-    if "ignore" in labels and labels["ignore"] != max(table.values):
-        raise SIKDError(f"{source}: the label 'ignore' must have the highest value; give it {max(table.values) + 1}")
-    if sorted(table.values) != list(range(len(table.values))):
+    values = sorted({0}.union(*(v if isinstance(v, tuple) else (v,) for v in table.foreground.values())))
+    if "ignore" in labels and (not isinstance(labels["ignore"], int) or labels["ignore"] != values[-1] + 1):
         raise SIKDError(
-            f"{source}: the labels have the values {', '.join(map(str, sorted(table.values)))} and must be numbered "
+            f"{source}: the label 'ignore' must have the highest value, one above the others; give it {values[-1] + 1}"
+        )
+    # Regions may have gaps, such as 1, 2 and 4 of BraTS: the network learns the regions, not the values.
+    if not has_regions and values != list(range(len(values))):
+        raise SIKDError(
+            f"{source}: the labels have the values {', '.join(map(str, values))} and must be numbered "
             "0, 1, 2, ... without gaps; renumber them there and in the label files"
         )
     regions = dataset_json.get("regions_class_order")
-    if any(isinstance(value, tuple) for value in table.foreground.values()) and (
-        not isinstance(regions, list) or len(regions) != len(table.foreground)
-    ):
+    if has_regions and (not isinstance(regions, list) or len(regions) != len(table.foreground)):
         raise SIKDError(
             f"{source}: has regions, so that it needs 'regions_class_order' with {len(table.foreground)} values; add it"
         )

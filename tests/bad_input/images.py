@@ -186,8 +186,8 @@ def rows() -> list[Row]:
         Row(
             "label file in another format than the others",
             EVALUATE,
-            ("labels/c.nii", ".nii.gz"),
-            write("labels/c.nii", "x"),
+            ("labels/b.nii", ".nii.gz"),
+            move("labels/b.nii.gz", "labels/b.nii"),
         ),
         Row(
             "folder of references missing",

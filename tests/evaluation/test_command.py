@@ -134,6 +134,14 @@ def missing_prediction(references: Path, predictions: Path) -> None:
     (predictions / "b.nii.gz").unlink()
 
 
+def prediction_of_other_format(references: Path, predictions: Path) -> None:
+    (predictions / "b.nii.gz").rename(predictions / "b.nii")
+
+
+def reference_of_other_format(references: Path, predictions: Path) -> None:
+    (references / "b.nii.gz").rename(references / "b.mha")
+
+
 def other_names(references: Path, predictions: Path) -> None:
     for file in references.glob("*.nii.gz"):
         file.rename(references / f"other_{file.name}")
@@ -182,6 +190,8 @@ def other_direction(references: Path, predictions: Path) -> None:
         (no_reference_folder, "labelsTs: no such folder of references"),
         (no_predictions, "predictions: holds no predictions named <case>.nii.gz"),
         (missing_prediction, "has no prediction of b (1 of 2 cases); --chill evaluates the others"),
+        (prediction_of_other_format, "predictions/b.nii: is of another format than the .nii.gz"),
+        (reference_of_other_format, "labelsTs/b.mha: is of another format than the .nii.gz"),
         (other_names, "(other_a, other_b)"),
         (other_values, "b.nii.gz: has the value 7, which"),
         (truncated_prediction, "b.nii.gz: cut short, or no NIfTI image"),
@@ -215,6 +225,13 @@ def test_bad_options(folders: Folders, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_rounding_of_headers_is_forgiven(folders: Folders) -> None:
     write_label(folders[1] / "b.nii.gz", SQUARE * 3, (5.0001, 1.0, 1.00001), origin=(0.001, 0, 0))
+    assert evaluate(folders, "--labels", "LVC=LV") == 0
+
+
+def test_figures_beside_the_cases_are_no_concern(folders: Folders) -> None:
+    for folder in folders:
+        for name in ("a.png", "a_overlay.png", "figure.tif"):
+            (folder / name).write_bytes(b"")
     assert evaluate(folders, "--labels", "LVC=LV") == 0
 
 

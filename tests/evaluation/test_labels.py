@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.evaluation.labels import match_labels, parse_label_map
+from nnunetv2_sikd.evaluation.labels import check_labels, match_labels, parse_label_map
 from tests.evaluation.helpers import table
 
 ACDC = {"background": 0, "RV": 1, "Myo": 2, "LV": 3}
@@ -81,6 +82,54 @@ def test_bad_dataset_json(labels: dict[str, Any], expected: str) -> None:
     with pytest.raises(SIKDError) as told:
         table(labels)
     assert expected in str(told.value)
+
+
+BRATS = {"background": 0, "whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        (BRATS, [2, 1, 4]),
+        (BRATS | {"ignore": 5}, [2, 1, 4]),
+        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, None),
+        ({"background": "0", "a": 1}, None),
+        ({"background": 0, "a": [1], "b": [2]}, None),
+    ],
+)
+def test_labels_that_nnunet_trains_with(labels: dict[str, Any], order: list[int] | None) -> None:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    LabelManager(labels, order)
+    check_labels({"labels": labels, "regions_class_order": order}, Path("dataset.json"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "expected"),
+    [
+        ({"background": 0, "a": 1, "b": 2, "ignore": 2}, None, "one above the others; give it 3"),
+        ({"background": 0, "a": 1, "ignore": 3}, None, "one above the others; give it 2"),
+        ({"background": 0, "a": 1, "ignore": "2"}, None, "one above the others; give it 2"),
+        (BRATS | {"ignore": 3}, [2, 1, 4], "one above the others; give it 5"),
+        ({"background": "2", "a": 1}, None, "'background' with value 0"),
+        ({"background": [0], "a": 1}, None, "'background' with value 0"),
+        (BRATS | {"background": "0"}, [2, 1, 4], "'background' with value 0"),
+        (BRATS, [2, 1], "'regions_class_order' with 3 values"),
+    ],
+)
+def test_labels_that_nnunet_refuses(labels: dict[str, Any], order: list[int] | None, expected: str) -> None:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    with pytest.raises((AssertionError, RuntimeError)):
+        LabelManager(labels, order)
+    with pytest.raises(SIKDError) as told:
+        check_labels({"labels": labels, "regions_class_order": order}, Path("dataset.json"))
+    assert expected in str(told.value)
+
+
+def test_gaps_without_regions_are_refused() -> None:
+    with pytest.raises(SIKDError, match="0, 1, 4 and must be numbered"):
+        check_labels({"labels": {"background": 0, "a": [1], "b": [4]}}, Path("dataset.json"))
 
 
 def test_entries_of_the_command_line() -> None:
