@@ -100,15 +100,16 @@ def _is_coloured(file: Path, channels: int) -> bool:
 
 def _channels_of(file: Path) -> list[Path]:
     """All channels of the case whose first channel's file this is."""
-    start, ending = file.name.split("_0000")[0], file.suffix
-    return [other for other in file.parent.iterdir() if re.fullmatch(re.escape(start) + r"_\d{4}" + ending, other.name)]
+    start, _, ending = file.name.rpartition("_0000")  # the last one: a case may be named patient_00001
+    channel = re.compile(re.escape(start) + r"_\d{4}" + re.escape(ending))
+    return [other for other in file.parent.iterdir() if channel.fullmatch(other.name)]
 
 
 def check_file(file: Path) -> None:
     """Check that an image or label file is whole, and that its header can be true; NIfTI files also for NaN.
 
     ITK, with which nnU-Net reads NIfTI files, silently takes 0 for NaN and infinite values, fills what a file lacks,
-    and replaces a spacing of 0.
+    and replaces a spacing of 0. A format that nnU-Net's own readers do not read is left to the reader that does.
 
     Raises:
         SIKDError: It is not there, damaged, has NaN or infinite values, or an impossible spacing.
@@ -148,7 +149,9 @@ def _check_nifti(file: Path) -> None:
             f"{file}: has {values.ndim} dimensions {values.shape}, and nnU-Net needs one image of 2 or 3 in each file; "
             "split it"
         )
-    check_spacing(file, [float(step) for step in header["pixdim"][1 : min(values.ndim, 3) + 1]])
+    # A minus is taken away by nnU-Net's readers too, and along an axis of one voxel 0 stands for no spacing.
+    steps = zip(header["pixdim"][1:4], values.shape, strict=False)
+    check_spacing(file, [1.0 if step == 0 and size == 1 else abs(float(step)) for step, size in steps])
     if not np.isfinite(image.affine).all():
         raise SIKDError(f"{file}: its origin or direction is no number; mend its header, or convert it again")
     if values.dtype.kind == "f":
@@ -185,7 +188,8 @@ def check_finite(file: Path, values: Any) -> None:
 def is_whole(file: Path) -> bool:
     """Whether a label file is there and readable to its end: a kill can leave half of one.
 
-    SimpleITK fills what a truncated NIfTI, TIFF or BMP file lacks with zeros and says nothing: others read these.
+    Of a format that nnU-Net's own readers do not read, only whether it is there and not empty. SimpleITK fills what a
+    truncated NIfTI, TIFF or BMP file lacks with zeros and says nothing: others read these.
     """
     if not file.is_file() or file.stat().st_size == 0:
         return False
@@ -202,7 +206,7 @@ def is_whole(file: Path) -> bool:
         elif file.suffix == ".bmp":
             content = file.read_bytes()
             return len(content) > 6 and len(content) >= int.from_bytes(content[2:6], "little")
-        else:
+        elif file.name.endswith(ENDINGS):
             sitk.ReadImage(str(file))
     except Exception:  # each reader has errors of its own
         return False

@@ -39,18 +39,23 @@ def training_cases(raw: Path, dataset_json: Mapping[str, Any]) -> dict[str, tupl
             )
             for case in find_cases(raw / "imagesTr", dataset_json, raw.name)
         }
+    file = raw / "dataset.json"
     try:
-        return {
-            str(case): (
-                [raw / os.path.expandvars(file) for file in files["images"]],
-                raw / os.path.expandvars(files["label"]),
-            )
-            for case, files in dataset_json["dataset"].items()
+        named = {str(case): (files["images"], files["label"]) for case, files in dataset_json["dataset"].items()}
+        found = {
+            case: ([raw / os.path.expandvars(image) for image in images], raw / os.path.expandvars(label))
+            for case, (images, label) in named.items()
         }
     except (AttributeError, KeyError, TypeError) as error:
-        raise SIKDError(
-            f'{raw / "dataset.json"}: \'dataset\' must have "images" and a "label" for each case; mend it'
-        ) from error
+        raise SIKDError(f'{file}: \'dataset\' must have "images" and a "label" for each case; mend it') from error
+    if not found:
+        raise SIKDError(f"{file}: 'dataset' names no cases; name some, or leave it out")
+    for case, (images, _) in named.items():
+        if not isinstance(images, list) or not images:
+            raise SIKDError(
+                f"{file}: case {case!r} has images {repr(images)[:80]}, which must be a list of files; mend it"
+            )
+    return found
 
 
 def check_images(files: Sequence[Path], reader: Any, channels: int) -> Grid:

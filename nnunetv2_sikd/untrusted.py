@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import check_name
 
 _ENDING = re.compile(r"(\.[A-Za-z0-9]+)+")
+# Control characters, lone surrogates, which no file name has, and separators of lines and paragraphs.
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def check_part(name: Any) -> str:
-    """Check that a name stays in the folder that it is used in, and is no option of a command.
+    """Check that a name of something that is there stays in its folder, and is no option of a command.
+
+    What this package creates must also be a name on every system: :func:`~nnunetv2_sikd.files.check_name`.
 
     Raises:
         ValueError: It would leave it, names no file, or begins like an option.
@@ -24,7 +30,13 @@ def check_part(name: Any) -> str:
         raise ValueError(f"{name!r} is no name")
     if name.startswith("-"):
         raise ValueError(f"{name!r} begins with a hyphen, as options do; choose another name")
-    return check_name(name)
+    if name in ("", ".", ".."):
+        raise ValueError(f"{name!r} names no file; choose another name")
+    bad = sorted({each for each in name if each in "/\\" or unicodedata.category(each) in _CONTROL})
+    if bad:
+        raise ValueError(f"{name!r} cannot be a file's name; leave out {' '.join(map(repr, bad))}")
+    # There "C:x" would lead to another drive, and "x." to x.
+    return check_name(name) if sys.platform == "win32" else name
 
 
 def check_folder(folder: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
 
+_UNETS = ("PlainConvUNet", "ResidualEncoderUNet")  # whose arguments are known
 _REMEDY = "mend it, or plan the data set anew with nnUNetv2_plan_experiment"
 
 
@@ -92,33 +93,40 @@ def _check_architecture(configuration: Mapping[str, Any], name: str, file: Path,
     if architecture is None and "UNet_class_name" in configuration:
         return  # of an older nnU-Net, which the present one converts
     arguments = architecture.get("arch_kwargs") if isinstance(architecture, dict) else None
-    if not isinstance(arguments, dict):
+    if not isinstance(architecture, dict) or not isinstance(arguments, dict):
         raise SIKDError(f"{file}: configuration {name!r} has no architecture with arch_kwargs; {_REMEDY}")
+    if not str(architecture.get("network_class_name")).endswith(_UNETS):
+        return
     stages = arguments.get("n_stages")
-    features, strides = arguments.get("features_per_stage"), arguments.get("strides")
-    if not _positive_int(stages) or not isinstance(features, list) or not _list_of(features, _positive_int):
-        features = []
-    if len(features) != stages:
+    features, strides = (_for_each(arguments.get(key), stages) for key in ("features_per_stage", "strides"))
+    if not _positive_int(stages) or not _list_of(features, _positive_int) or len(features) != stages:
         raise SIKDError(
             f"{file}: configuration {name!r} has n_stages {stages!r} and features_per_stage "
             f"{arguments.get('features_per_stage')!r}, which must be as many whole numbers above 0; {_REMEDY}"
         )
     if not isinstance(strides, list) or len(strides) != stages:
-        raise SIKDError(f"{file}: configuration {name!r} has strides {strides!r}, and needs {stages}; {_REMEDY}")
+        raise SIKDError(
+            f"{file}: configuration {name!r} has strides {arguments.get('strides')!r}, and needs {stages}; {_REMEDY}"
+        )
     for axis, size in enumerate(configuration["patch_size"]):
         steps = [
             stride[axis] if isinstance(stride, list) and len(stride) == dimensions else stride for stride in strides
         ]
         if not all(_positive_int(step) for step in steps):
             raise SIKDError(
-                f"{file}: configuration {name!r} has strides {strides!r}, which must be whole numbers above 0, "
-                f"{dimensions} a stage; {_REMEDY}"
+                f"{file}: configuration {name!r} has strides {arguments['strides']!r}, which must be whole numbers "
+                f"above 0, {dimensions} a stage; {_REMEDY}"
             )
         if size % math.prod(steps):
             raise SIKDError(
                 f"{file}: configuration {name!r} has patch_size {configuration['patch_size']}, which must be divisible "
                 f"by {math.prod(steps)} along axis {axis}; {_REMEDY}"
             )
+
+
+def _for_each(value: Any, stages: Any) -> Any:
+    """What each stage has, where one number may stand for all."""
+    return [value] * stages if _positive_int(value) and _positive_int(stages) else value
 
 
 def _positive(value: Any) -> bool:

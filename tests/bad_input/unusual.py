@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from tests.bad_input.damage import both, image, move, put
+from tests.bad_input.damage import both, header, image, move, put
 from tests.bad_input.images import AVERAGE, EVALUATE, PREDICT
 from tests.bad_input.rows import Damage, Valid
 from tests.bad_input.text_files import FOLDER, PREPROCESS
@@ -115,6 +115,14 @@ def rows() -> list[Valid]:
             ("measured/metrics.csv",),
         ),
         Valid("picture of three colours in one file", AVERAGE, _coloured, ("averaged/a_0000.png",)),
+        Valid(
+            "case with a minus before its spacing",
+            AVERAGE,  # of one channel and its label it would be another direction
+            both(
+                *(header(f"{place}.nii.gz", 88, "f", -5.0) for place in ("images/b_0000", "images/b_0001", "labels/b"))
+            ),
+            ("averaged/b_0000.nii.gz",),
+        ),
         Valid("preview picture beside a prediction", EVALUATE, _preview, ("measured/metrics.csv",)),
         Valid(
             "channels named modality, as in older data sets",

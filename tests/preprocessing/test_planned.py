@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +100,41 @@ def test_regions_keep_their_label_values(dataset_2d: PreprocessedDataset, tmp_pa
     planned = load(dataset_2d)
     assert planned.label_manager.has_regions
     assert planned.label_manager.all_labels == [0, 1, 2]
+
+
+def with_network(dataset: PreprocessedDataset, arguments: dict[str, Any], name: str | None = None) -> None:
+    file = dataset.folder / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    architecture = plans["configurations"]["2d"]["architecture"]
+    architecture["arch_kwargs"].update(arguments)
+    architecture["network_class_name"] = name or architecture["network_class_name"]
+    file.write_text(json.dumps(plans))
+
+
+def test_one_number_for_all_stages(dataset_2d: PreprocessedDataset) -> None:
+    with_network(dataset_2d, {"features_per_stage": 8, "strides": 2, "kernel_sizes": 3, "n_conv_per_stage": 2})
+    assert load(dataset_2d).configuration.network_arch_init_kwargs["features_per_stage"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"strides": 0}, "strides 0"),
+        ({"strides": 3}, "must be divisible by"),
+        ({"features_per_stage": 0}, "features_per_stage 0"),
+        ({"features_per_stage": 8, "n_stages": "3"}, "n_stages '3'"),
+    ],
+)
+def test_one_number_that_cannot_be(dataset_2d: PreprocessedDataset, arguments: dict[str, Any], said: str) -> None:
+    with_network(dataset_2d, arguments)
+    with pytest.raises(SIKDError, match=said):
+        load(dataset_2d)
+
+
+def test_other_networks_have_arguments_of_their_own(dataset_2d: PreprocessedDataset) -> None:
+    arguments = {"n_stages": None, "features_per_stage": "many", "strides": None}
+    with_network(dataset_2d, arguments, "my_networks.Transformer")
+    assert load(dataset_2d).configuration.network_arch_class_name == "my_networks.Transformer"
+    with_network(dataset_2d, arguments, "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet")
+    with pytest.raises(SIKDError, match="features_per_stage 'many'"):
+        load(dataset_2d)

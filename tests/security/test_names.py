@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -21,7 +22,7 @@ from nnunetv2_sikd.preprocessing.hook import write_class_averages
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, dataset_id, find_dataset
 from nnunetv2_sikd.preprocessing.prepare import prepare, read_splits
 from nnunetv2_sikd.trainers import variants
-from nnunetv2_sikd.untrusted import as_cell, check_folder, from_cell
+from nnunetv2_sikd.untrusted import as_cell, check_folder, check_part, from_cell
 from tests.benchmark.helpers import SOURCE, SPECIFICATION, layout_of, write_both
 from tests.helpers import PreprocessedDataset
 from tests.security.helpers import LEADING_OUT
@@ -85,6 +86,38 @@ class TestBenchmarkFiles:
 
     def test_folders_inside_are_fine(self) -> None:
         assert check_folder("more/images Ts") == "more/images Ts"
+
+
+# On Linux and macOS all of these can be there already.
+THERE = ["a:b", "T1<T2>", 'the "first"', "who?", "a*", "a|b", "CON", "aux.1", "case.", "case ", "..a", "a-", "a\u00a0b"]
+
+
+class TestNamesThatAreThere:
+    @pytest.mark.parametrize("name", THERE)
+    def test_are_taken_as_they_are(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("nnunetv2_sikd.untrusted.sys.platform", "linux")
+        assert check_part(name) == name
+        file = tmp_path / "splits_final.json"
+        file.write_text(json.dumps([{"train": ["a", name], "val": ["b"]}]))
+        assert read_splits(file)[0]["train"] == ["a", name]
+
+    @pytest.mark.parametrize("name", [*LEADING_OUT, "a/b", "a\x7fb", "a\u2028b", "a\ud800", 5, None])
+    def test_what_leads_out_is_refused(self, name: Any) -> None:
+        with pytest.raises(ValueError, match=re.escape(repr(name))):
+            check_part(name)
+
+    def test_windows_has_drives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("nnunetv2_sikd.untrusted.sys.platform", "win32")
+        with pytest.raises(ValueError, match="leave out ':'"):
+            check_part("C:x")
+
+    @pytest.mark.parametrize("key", ["CON", "a:b", "a b", "a."])
+    def test_keys_of_a_benchmark_stay_strict(self, key: str, tmp_path: Path) -> None:
+        content, file = deepcopy(SPECIFICATION), tmp_path / "strict.yaml"
+        content["tests"][0]["key"] = key
+        file.write_text(yaml.safe_dump(content))
+        with pytest.raises(SIKDError, match=r"tests\.0\.key"):
+            load_specification(file)
 
 
 class TestYaml:
