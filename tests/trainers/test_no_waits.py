@@ -20,12 +20,15 @@ from tests.trainers.conftest import STUDENT, MakeTrainer
 
 
 def has_fake_gpus() -> bool:
-    """Whether fake tensors work without a GPU; not yet in torch 2.6."""
+    """Whether fake tensors work without a GPU; not yet in torch 2.6 and 2.8."""
     try:
         with FakeTensorMode():
-            return torch.randn(1, device="cuda").device.type == "cuda"
+            torch.zeros(2, device="cuda")[:1].item()
+    except DataDependentOutputException:
+        return True
     except RuntimeError:
-        return False
+        pass
+    return False
 
 
 pytestmark = pytest.mark.skipif(not has_fake_gpus(), reason="this torch has no fake GPU tensors without a GPU")
