@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from scipy.stats import linregress
 
 from nnunetv2_sikd.distillation.checkpoint import weights_hash
 from nnunetv2_sikd.environment import FOLDER_VARIABLES, with_trainers
@@ -31,7 +29,6 @@ DERIVED = ["--base", "2d", "--patch_size", "64", "64", "--batch_size", "4", "--f
 SCHEDULE = "100000epochs_50iterations"
 TEACHER, STUDENT = f"nnUNetTrainer_SIKDTeacher_{SCHEDULE}", f"nnUNetTrainer_SIKDStudent_{SCHEDULE}"
 FOLDS = {TEACHER: 1, STUDENT: 0}
-WARM_UP = 0.2  # share of the epochs in which caches may still fill
 COUNTED = {"memory_mib": "memory, MiB", "files": "open files", "threads": "threads", "processes": "processes"}
 
 
@@ -147,23 +144,18 @@ def memory(process: psutil.Process) -> int:
 
 
 def report(results: dict[str, list[dict[str, Any]]]) -> None:
-    print("| trainer | | first | last | change per hour after the warm-up |\n|---|---|---|---|---|")
+    """Print the lowest value of each third of the time: between them Python's garbage waits for its collection."""
+    print("| trainer | | lowest, first third | second | last | highest |\n|---|---|---|---|---|---|")
     for name, samples in results.items():
-        counted = samples[int(WARM_UP * len(samples)) :]
-        tenth = max(1, len(counted) // 10)
+        third = -(-len(samples) // 3)
         for key, title in COUNTED.items():
-            first, last = (
-                statistics.median(each[key] for each in part) for part in (counted[:tenth], counted[-tenth:])
-            )
-            if len({each[key] for each in counted}) == 1:
-                print(f"| {name} | {title} | {first:.0f} | {last:.0f} | always the same |")
-                continue
-            fit = linregress([each["seconds"] / 3600 for each in counted], [each[key] for each in counted])
-            change = f"{fit.slope:+.2f} ± {1.96 * fit.stderr:.2f}"
-            print(f"| {name} | {title} | {first:.0f} | {last:.0f} | {change} |")
+            values = [each[key] for each in samples]
+            lows = [min(values[start : start + third]) for start in range(0, len(values), third)]
+            print(f"| {name} | {title} | {' | '.join(f'{low:.0f}' for low in lows)} | {max(values):.0f} |")
+    for name, samples in results.items():
         minutes, hashes = samples[-1]["seconds"] / 60, {each["teacher"] for each in samples}
-        print(f"\n{name}: {len(samples)} epochs of 50 iterations in {minutes:.0f} minutes", end="")
-        print("" if hashes == {None} else f"; weights of its teacher: {len(hashes)} version(s)", end="\n\n")
+        told = "" if hashes == {None} else f"; weights of its teacher: {len(hashes)} version(s)"
+        print(f"\n{name}: {len(samples)} epochs of 50 iterations in {minutes:.0f} minutes{told}")
 
 
 def thinned(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
