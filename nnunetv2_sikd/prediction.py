@@ -76,6 +76,8 @@ def predict(
     missing = [case for case in cases if not is_whole(output / f"{case}{ending}")]
     if missing and hasattr(variants, trainer):  # whatever others keep in theirs
         check_trained_by(model / "checkpoint_final.pth", trainer)
+    if missing:
+        check_device(device)
     _check_images(images, missing, planned)
     _claim(output, made_by)
     if not missing:
@@ -83,7 +85,6 @@ def predict(
         if not (output / COST_FILE).is_file():
             write_json(output / COST_FILE, {"seconds": None, "cases": 0, "device": device, "peak_memory_mb": None})
         return
-    check_device(device)
     for case in missing:
         (output / f"{case}{ending}").unlink(missing_ok=True)
     command = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", planned.plans.dataset_name]

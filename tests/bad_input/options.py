@@ -167,7 +167,12 @@ def fold_rows() -> list[Row]:
         ),
         Row("case unknown", f"{FIGURES} --case nobody", ("nnUNetPlans_2d", "has no case 'nobody'")),
         Row("slice beyond the case", f"{FIGURES} --slice 99", ("--slice 99", "has slices 0 to 3")),
-        Row("GPU that is not there", "train -d 901 -f 0 -device cuda", ("-device cuda: PyTorch finds none",)),
+        Row(
+            "GPU that is not there",
+            "train -d 901 -f 0 -device cuda",
+            ("-device cuda: PyTorch finds none",),
+            remove(f"results/{TINY}/{STUDENT}__nnUNetPlans__2d"),
+        ),
         Row(
             "GPU that is not there",
             "predict -d 901 -f 0 -i images -o predicted -device cuda",
