@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from nnunetv2.model_sharing.model_export import export_pretrained_model
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
@@ -20,7 +19,7 @@ from nnunetv2_sikd import __version__
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.files import replace
+from nnunetv2_sikd.files import only_here, replace
 from nnunetv2_sikd.folders import cannot_write, check_output
 from nnunetv2_sikd.preprocessing.planned import find_dataset
 from nnunetv2_sikd.training import training_is_done
@@ -105,23 +104,15 @@ def _staging_folder(output: Path) -> Iterator[Path]:
     """
     folder = output.with_name(f".{output.name}.export")
     folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SIKDError(f"{output}: another process is writing it; wait for it, or name another with -o") from error
-    except NotImplementedError:  # a file system without locks
-        pass
     staging = folder / "staging"
-    try:
-        _refuse_existing(output)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
+    with only_here(folder / "lock", f"{output}: another process is writing it; wait for it, or name another with -o"):
+        try:
+            _refuse_existing(output)
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            yield staging
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # before the lock goes: the next process makes its own
 
 
 def _refuse_existing(output: Path) -> None:

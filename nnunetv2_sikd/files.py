@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from nnunetv2_sikd.errors import SIKDError
 
 _PATIENCE_SECONDS = 5.0
@@ -88,6 +90,29 @@ def written_whole(file: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_here(lock_file: Path, refusal: str) -> Iterator[None]:
+    """Keep a second process out, which would write the same files; not on file systems without locks.
+
+    Args:
+        lock_file: What both look at; its folder must exist.
+        refusal: What the second one is told.
+
+    Raises:
+        SIKDError: Another process is there.
+    """
+    lock = FileLock(lock_file)
+    try:
+        with suppress(NotImplementedError):  # a file system without locks
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SIKDError(refusal) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_bytes(file: Path, content: bytes) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.plan import BenchmarkStep, needed_steps
 from nnunetv2_sikd.environment import with_trainers
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.files import only_here, write_json
 from nnunetv2_sikd.steps import Step, cases_predicted, epochs_done, execute
 
 
@@ -57,7 +54,8 @@ def run_one(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
     record = layout.record(step.name)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        with _only_here(record):
+        running = f"{record}: another process is running this step; wait for it, or end it"
+        with only_here(record.with_name(f".{record.stem}.lock"), running):
             record.unlink(missing_ok=True)
             _run(step, _finish_times(needed_steps(step, steps), layout), layout)
     except OSError as error:
@@ -95,23 +93,6 @@ def _run(step: BenchmarkStep, needed: Mapping[str, str | None], layout: Layout) 
             "state": state,
         },
     )
-
-
-@contextmanager
-def _only_here(record: Path) -> Iterator[None]:
-    """Keep a second benchmark in the same folder from the same step: both would write the same files."""
-    lock = FileLock(record.with_name(f".{record.stem}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SIKDError(f"{record}: another process is running this step; wait for it, or end it") from error
-    except NotImplementedError:  # a file system without locks
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def done_steps(steps: Sequence[BenchmarkStep], layout: Layout) -> list[str]:

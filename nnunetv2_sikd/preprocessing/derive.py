@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import check_name, write_json
+from nnunetv2_sikd.preprocessing.plans import for_each_stage, resolved
 from nnunetv2_sikd.untrusted import check_plans
 
 _PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
@@ -60,7 +61,7 @@ def derive_configuration(
     if batch_size is not None:
         derived["batch_size"] = batch_size
     try:
-        whole = _resolved(configurations, base, file)
+        whole = resolved(configurations, base, file)
         if features_per_stage is not None:
             derived["architecture"] = _with_features(whole, list(features_per_stage), file)
         _check_sizes(whole, derived, file, name)
@@ -90,17 +91,6 @@ def _check_name(name: str, configurations: Collection[str], file: Path) -> None:
         raise SIKDError(f"{file}: has a configuration {same[0]!r}, which {name!r} equals but for capitals; rename one")
 
 
-def _resolved(configurations: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
-    """A configuration with what it inherits, as nnU-Net has it."""
-    chain: list[str] = []
-    while name is not None:
-        if name in chain or name not in configurations:
-            raise SIKDError(f"{file}: configuration {chain[0]!r} inherits from {name!r}, which cannot be; mend it")
-        chain.append(name)
-        name = configurations[name].get("inherits_from")
-    return {key: value for part in reversed(chain) for key, value in configurations[part].items()}
-
-
 def _with_features(configuration: dict[str, Any], features: list[int], file: Path) -> dict[str, Any]:
     architecture = copy.deepcopy(configuration.get("architecture", {}))
     arguments = architecture.get("arch_kwargs", {})
@@ -125,7 +115,8 @@ def _check_sizes(base: dict[str, Any], derived: dict[str, Any], file: Path, name
         if key in derived and len(derived[key]) != len(base[key]):
             raise SIKDError(f"{file}: {name}'s {key} {derived[key]} must have {len(base[key])} values, as {base[key]}")
     whole = {**base, **derived}
-    strides = whole.get("architecture", {}).get("arch_kwargs", {}).get("strides", [])
+    arguments = whole.get("architecture", {}).get("arch_kwargs", {})
+    strides = for_each_stage(arguments.get("strides", []), arguments.get("n_stages"))
     for axis, size in enumerate(whole["patch_size"]):
         factor = 1
         for stride in strides:

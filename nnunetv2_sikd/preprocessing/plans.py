@@ -98,7 +98,7 @@ def _check_architecture(configuration: Mapping[str, Any], name: str, file: Path,
     if not str(architecture.get("network_class_name")).endswith(_UNETS):
         return
     stages = arguments.get("n_stages")
-    features, strides = (_for_each(arguments.get(key), stages) for key in ("features_per_stage", "strides"))
+    features, strides = (for_each_stage(arguments.get(key), stages) for key in ("features_per_stage", "strides"))
     if not _positive_int(stages) or not _list_of(features, _positive_int) or len(features) != stages:
         raise SIKDError(
             f"{file}: configuration {name!r} has n_stages {stages!r} and features_per_stage "
@@ -124,8 +124,8 @@ def _check_architecture(configuration: Mapping[str, Any], name: str, file: Path,
             )
 
 
-def _for_each(value: Any, stages: Any) -> Any:
-    """What each stage has, where one number may stand for all."""
+def for_each_stage(value: Any, stages: Any) -> Any:
+    """One value for each stage of a network, where one whole number may stand for all."""
     return [value] * stages if _positive_int(value) and _positive_int(stages) else value
 
 

@@ -113,3 +113,14 @@ def test_inheriting_in_a_circle(plans: Path) -> None:
     content["configurations"]["b"] = {"inherits_from": "a"}
     plans.write_text(json.dumps(content))
     assert "configuration 'a' inherits from 'a', which cannot be" in refused(plans, base="a")
+
+
+def test_one_stride_for_all_stages(plans: Path) -> None:
+    content = json.loads(plans.read_text())
+    arguments = content["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arguments["strides"] = 2
+    plans.write_text(json.dumps(content))
+    factor = 2 ** arguments["n_stages"]
+    assert f"must be divisible by {factor} along axis 1" in refused(plans, patch_size=[factor, factor + 2])
+    derive_configuration(plans, "small", "2d", patch_size=[factor, 2 * factor])
+    assert configuration_of(plans, "small").patch_size == [factor, 2 * factor]
