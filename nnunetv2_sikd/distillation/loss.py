@@ -10,17 +10,18 @@ from torch import distributed as dist
 from torch import nn
 
 
-def feature_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Mean squared error of two feature maps, in float32 whatever autocast does (Eq. 3).
 
     Args:
         student: Features that receive the gradient.
         teacher: Features of the frozen teacher.
-        mask: Pixels that count; None for all. Without any such pixel the result is 0.
+        weights: Of the pixels in the mean; boolean for those that count at all, None for all alike. Where no pixel
+            counts the result is 0.
 
     Shape:
         - student, teacher: ``(B, C, *spatial)``
-        - mask: boolean ``(B, 1, *spatial)``
+        - weights: ``(B, 1, *spatial)``, boolean or not negative
         - result: scalar
 
     Raises:
@@ -30,8 +31,37 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
         raise ValueError(
             f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
         )
-    mean: torch.Tensor = _FeatureMSE.apply(student, teacher, mask)
+    mean: torch.Tensor = _FeatureMSE.apply(student, teacher, weights)
     return mean
+
+
+def class_weights(
+    label: torch.Tensor, num_labels: int, ignore_label: int | None = None, *, ddp: bool = False
+) -> torch.Tensor:
+    """Weights of pixels with which each class that is present counts as much as any other.
+
+    Unweighted, the background, which is most of nearly every patch, decides what the student learns.
+
+    Args:
+        label: Class of each pixel, not negative.
+        num_labels: One more than the largest label value.
+        ignore_label: Its pixels do not count.
+        ddp: Count the pixels of all processes.
+
+    Shape:
+        - label: ``(B, 1, *spatial)``, integer
+        - result: as label, float32, of mean 1 over the pixels that count
+    """
+    index = label.reshape(-1).long()
+    counts = torch.zeros(num_labels, dtype=torch.int64, device=label.device)
+    counts.scatter_add_(0, index, torch.ones_like(index))
+    if ignore_label is not None and 0 <= ignore_label < num_labels:
+        counts[ignore_label] = 0
+    if ddp:
+        dist.all_reduce(counts)
+    present = counts > 0
+    weights = present * counts.sum() / (present.sum().clamp(min=1) * counts.clamp(min=1))
+    return weights.float()[index].reshape(label.shape)
 
 
 class _FeatureMSE(torch.autograd.Function):
@@ -42,51 +72,53 @@ class _FeatureMSE(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        ctx.masked = mask is not None
-        ctx.count = student.numel() if mask is None else (mask.sum() * student.shape[1]).clamp(min=1)
-        ctx.save_for_backward(student, teacher, *(() if mask is None else (mask,)))
-        sums = [difference.square().sum() for difference in _differences(student, teacher, mask)]
+    def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        ctx.weighted = weights is not None
+        ctx.count = student.numel() if weights is None else (weights.sum() * student.shape[1]).clamp(min=1)
+        ctx.save_for_backward(student, teacher, *(() if weights is None else (weights,)))
+        sums = [(difference * weighted).sum() for difference, weighted in _differences(student, teacher, weights)]
         return torch.stack(sums).sum() / ctx.count
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        student, teacher, *masks = ctx.saved_tensors
+        student, teacher, *weights = ctx.saved_tensors
         scale = 2 * gradients[0] / ctx.count
         gradient = torch.empty_like(student)
-        differences = _differences(student, teacher, masks[0] if ctx.masked else None)
-        for image, difference in zip(gradient, differences, strict=True):
-            image.copy_(difference.mul_(scale))
+        differences = _differences(student, teacher, weights[0] if ctx.weighted else None)
+        for image, (_, weighted) in zip(gradient, differences, strict=True):
+            image.copy_(weighted * scale)
         return gradient, None, None
 
 
-def _differences(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
-    """Differences of one image after the other, ``(C, *spatial)``, 0 outside the mask; never all at once."""
+def _differences(
+    student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Differences ``(C, *spatial)`` of one image after the other, and the same times the weights; never all at once."""
     dtype = _precise(student)
     for number in range(len(student)):
         difference = student[number].to(dtype) - teacher[number].to(dtype)
-        yield difference if mask is None else difference.mul_(mask[number])
+        yield difference, difference if weights is None else difference * weights[number]
 
 
 def _precise(features: torch.Tensor) -> torch.dtype:
     return torch.promote_types(features.dtype, torch.float32)
 
 
-def share_of_ranks(count: torch.Tensor) -> torch.Tensor:
+def share_of_ranks(weight: torch.Tensor) -> torch.Tensor:
     """What makes a mean over the pixels of one rank its part of the mean over those of all ranks.
 
-    DDP averages the ranks' gradients. They differ in their number of pixels where some are ignored, or where the
+    DDP averages the ranks' gradients. They differ in their pixels' weight where some are ignored, or where the
     batch cannot be split evenly; an average of their means would give the pixels of one rank more weight.
 
     Args:
-        count: Number of pixels in this rank, a scalar.
+        weight: Of all pixels of this rank together (their number where they count alike), a scalar.
 
     Returns:
-        Scalar to multiply this rank's mean by; 1 where all ranks have the same number.
+        Scalar to multiply this rank's mean by; 1 where all ranks have the same.
     """
-    total = count.clone()
+    total = weight.clone()
     dist.all_reduce(total)
-    return count * dist.get_world_size() / total.clamp(min=1)
+    return weight * dist.get_world_size() / total.clamp(min=1)
 
 
 class DistillationLoss(nn.Module):
@@ -110,14 +142,14 @@ class DistillationLoss(nn.Module):
         self._expected: tuple[torch.Tensor, torch.Tensor | None] | None = None
         self.last_parts: torch.Tensor | None = None
 
-    def expect(self, teacher: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        """Announce the teacher's features (and the pixels that count) for the next training step.
+    def expect(self, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Announce the teacher's features (and the weights of the pixels) for the next training step.
 
         Shape:
             - teacher: ``(B, C, *spatial)``
-            - mask: boolean ``(B, 1, *spatial)``
+            - weights: ``(B, 1, *spatial)``, see :func:`feature_mse`
         """
-        self._expected = (teacher, mask)
+        self._expected = (teacher, weights)
 
     def forget(self) -> None:
         """Drop all features, so that no memory is held between steps."""
@@ -134,10 +166,10 @@ class DistillationLoss(nn.Module):
         segmentation = self.segmentation(output, target)
         if self._expected is None:
             return segmentation
-        teacher, mask = self._expected
-        distillation = feature_mse(self.capture.take(), teacher, mask)
+        teacher, weights = self._expected
+        distillation = feature_mse(self.capture.take(), teacher, weights)
         if self.ddp:
-            counted = torch.ones_like(teacher[:, :1], dtype=torch.bool) if mask is None else mask
+            counted = torch.ones_like(teacher[:, :1], dtype=torch.bool) if weights is None else weights
             distillation = distillation * share_of_ranks(counted.sum())
         # Kept on the device: reading them here would make the GPU wait once more per step.
         self.last_parts = torch.stack([segmentation.detach().float(), distillation.detach()])

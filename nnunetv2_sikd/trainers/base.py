@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from hashlib import sha256
-from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,10 +95,11 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints, WholeSpli
             SIKDError: The training is being continued, and began with another record.
         """
         earlier = self.my_init_kwargs.get("sikd", record)
+        before = {**asdict(SIKDSettings()), **earlier}  # an older version did not know all of the settings
         changed = [
-            f"{key} {earlier.get(key)} is now {value}"
+            f"{key} {before.get(key)} is now {value}"
             for key, value in record.items()
-            if key != "package_version" and earlier.get(key) != value
+            if key != "package_version" and before.get(key) != value
         ]
         if changed:
             raise SIKDError(
@@ -107,10 +107,3 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints, WholeSpli
                 f"({'; '.join(changed)}): restore them, or start anew without --c"
             )
         self.my_init_kwargs["sikd"] = {**earlier, **record}
-
-
-def transform_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of one of nnU-Net's transform builders by name, defaults included."""
-    bound = signature(function).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments

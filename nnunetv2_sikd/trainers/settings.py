@@ -7,6 +7,7 @@ from typing import Literal
 
 TeacherInput = Literal["class_average", "image", "label_map"]
 TeacherView = Literal["patch", "copy"]
+JitterTarget = Literal["clean", "jittered"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,21 @@ class SIKDSettings:
         minimum_teacher_dice: Pseudo Dice (0 to 1) that a teacher must reach on class-averaged validation
             patches for every class. In one synthetic training a teacher blind to one of four classes left its
             student with a Dice of 0.01 for it, where stock nnU-Net had 0.95.
+        class_jitter: Share (0 to 1) of this trainer's images whose classes get random levels and textures
+            (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassJitterTransform`).
+        jitter_target: What a student with jitter is to match: features of the image as it was before (*clean*, by a
+            teacher that was trained without jitter), or of the average of what the student sees (*jittered*, by one
+            that was trained with it).
+        class_balanced: Whether each class has the same weight in the distillation loss, instead of each pixel.
     """
 
     alpha: float = 2.0
     teacher_input: TeacherInput = "class_average"
     teacher_view: TeacherView = "patch"
     minimum_teacher_dice: float = 0.3
+    class_jitter: float = 0.0
+    jitter_target: JitterTarget = "clean"
+    class_balanced: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,17 @@ from torch import distributed as dist
 from torch import nn
 
 from nnunetv2_sikd.averaging import class_average
-from nnunetv2_sikd.distillation.loss import DistillationLoss
+from nnunetv2_sikd.distillation.loss import DistillationLoss, class_weights
 from nnunetv2_sikd.distillation.teacher import FrozenTeacher, load_teacher, teaching_is_forced
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
 from nnunetv2_sikd.preprocessing.hook import ensure_copies
 from nnunetv2_sikd.preprocessing.paired_dataset import with_copies
-from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase, transform_arguments
+from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase
 from nnunetv2_sikd.trainers.progress import plot_distillation
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
+from nnunetv2_sikd.transforms.arguments import training_arguments, validation_arguments
+from nnunetv2_sikd.transforms.class_jitter import with_class_jitter
 from nnunetv2_sikd.transforms.teacher_input import (
     AppendForTeacherTransform,
     TakeOutCopyTransform,
@@ -63,9 +65,15 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
-        """The stock augmentation, carrying the copy (view *copy*) and, for regions, the label map."""
-        stock = super().get_training_transforms
-        pipeline = cls._with_label_map(stock(*args, **kwargs), transform_arguments(stock, args, kwargs), cls._copies())
+        """The stock augmentation, carrying the copy (view *copy*) and, for regions, the label map.
+
+        With class jitter that is not to be in the target, the image as it was before comes along too.
+        """
+        arguments = training_arguments(args, kwargs)
+        clean = cls.sikd.class_jitter > 0 and cls.sikd.jitter_target == "clean"
+        stock = super().get_training_transforms(*args, **kwargs)
+        pipeline = cls._with_label_map(stock, arguments, cls._copies() or clean)
+        with_class_jitter(pipeline, cls.sikd.class_jitter, arguments["ignore_label"], keep=clean)
         if cls._copies():
             pipeline.transforms.insert(0, TakeOutCopyTransform())
         return pipeline
@@ -73,13 +81,13 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
     @classmethod
     def get_validation_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         """The stock validation transforms, carrying the label map for regions."""
-        stock = super().get_validation_transforms
-        return cls._with_label_map(stock(*args, **kwargs), transform_arguments(stock, args, kwargs), copies=False)
+        stock = super().get_validation_transforms(*args, **kwargs)
+        return cls._with_label_map(stock, validation_arguments(args, kwargs), others=False)
 
     @classmethod
-    def _with_label_map(cls, pipeline: Any, arguments: dict[str, Any], copies: bool) -> Any:
+    def _with_label_map(cls, pipeline: Any, arguments: dict[str, Any], others: bool) -> Any:
         regions = arguments["regions"] is not None
-        if not (regions or copies):
+        if not (regions or others):
             return pipeline
         return insert_at_label_map(pipeline, AppendForTeacherTransform(with_label=regions))
 
@@ -95,11 +103,12 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         return training, validation
 
     def _teacher_input(self, data: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Split what the loader delivers into student's image, teacher's input and mask of the distillation.
+        """Split what the loader delivers into student's image, teacher's input and weights of the distillation.
 
         Shape:
-            - data: ``(B, C [+ C of the copy] [+ 1 label map], *spatial)``
-            - results: image and teacher's input ``(B, C, *spatial)``, mask ``(B, 1, *spatial)`` or None
+            - data: ``(B, C [+ C of the copy, or of the image before jitter] [+ 1 label map], *spatial)``
+            - results: image and teacher's input ``(B, C, *spatial)``, weights ``(B, 1, *spatial)`` or None for equal
+              ones
         """
         channels = self.num_input_channels
         image = data[:, :channels].contiguous()
@@ -110,16 +119,17 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
             label = target[0] if isinstance(target, list) else target
         source = data[:, channels:] if data.shape[1] > channels else image
         ignored = self.label_manager.ignore_label
-        mask = None if ignored is None else label != ignored
+        # Telling the number of labels spares the GPU a wait; negative ones are already background here.
+        num_labels = int(max([*self.label_manager.all_labels, -1 if ignored is None else ignored]) + 1)
+        weights = None if ignored is None else label != ignored
+        if self.sikd.class_balanced:
+            weights = class_weights(label, num_labels, ignored, ddp=self.is_ddp)
         if self.sikd.teacher_input == "image":
-            return image, image, mask
+            return image, source.contiguous(), weights
         if self.sikd.teacher_input == "label_map":
             scaled = label_map_image(label, max(self.label_manager.foreground_labels))
-            return image, scaled.expand_as(image).contiguous(), mask
-        # Telling the number of labels spares the GPU a wait; negative ones are already background here.
-        num_labels = max([*self.label_manager.all_labels, -1 if ignored is None else ignored]) + 1
-        averaged = class_average(source, label, ignore_label=ignored, num_labels=int(num_labels))
-        return image, averaged, mask
+            return image, scaled.expand_as(image).contiguous(), weights
+        return image, class_average(source, label, ignore_label=ignored, num_labels=num_labels), weights
 
     # ---------------------------------------------------------------- training
 
@@ -187,11 +197,11 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's training step on the student, whose loss also sees the teacher's features."""
         data, target = self._to_device(batch)
-        image, teacher_input, mask = self._teacher_input(data, target)
+        image, teacher_input, weights = self._teacher_input(data, target)
         on_cuda = self.device.type == "cuda"
         # Before the student's forward pass, so that the teacher's activations are free by then.
         with torch.autocast("cuda", enabled=True) if on_cuda else dummy_context():
-            self.loss.expect(self.teacher.features(teacher_input), mask)
+            self.loss.expect(self.teacher.features(teacher_input), weights)
         try:
             result = super().train_step({**batch, "data": image, "target": target})
         finally:

@@ -14,7 +14,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.networks.skipless import SkiplessUNet
 from nnunetv2_sikd.preprocessing.hook import ensure_copies
-from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase, transform_arguments
+from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase
+from nnunetv2_sikd.transforms.arguments import training_arguments, validation_arguments
+from nnunetv2_sikd.transforms.class_jitter import with_class_jitter
 from nnunetv2_sikd.transforms.teacher_input import (
     ClassAverageTransform,
     LabelMapTransform,
@@ -79,14 +81,16 @@ class nnUNetTrainer_SIKDTeacher(nnUNetTrainer_SIKDBase):
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         """The stock augmentation, its result turned into the teacher's input."""
-        stock = super().get_training_transforms
-        return cls._with_teacher_input(stock(*args, **kwargs), transform_arguments(stock, args, kwargs))
+        arguments = training_arguments(args, kwargs)
+        pipeline = cls._with_teacher_input(super().get_training_transforms(*args, **kwargs), arguments)
+        # In front of the averaging.
+        return with_class_jitter(pipeline, cls.sikd.class_jitter, arguments["ignore_label"])
 
     @classmethod
     def get_validation_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         """The stock validation transforms, their result turned into the teacher's input."""
-        stock = super().get_validation_transforms
-        return cls._with_teacher_input(stock(*args, **kwargs), transform_arguments(stock, args, kwargs))
+        stock = super().get_validation_transforms(*args, **kwargs)
+        return cls._with_teacher_input(stock, validation_arguments(args, kwargs))
 
     @classmethod
     def _with_teacher_input(cls, pipeline: ComposeTransforms, arguments: dict[str, Any]) -> ComposeTransforms:

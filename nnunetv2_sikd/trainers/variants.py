@@ -2,15 +2,19 @@
 
 nnU-Net keeps a trainer's name and nothing else, so the name holds every setting::
 
-    nnUNetTrainer_SIKDStudent [_alpha1] [_copyView | _teacherOnImages | _teacherOnLabelMaps] [_DA5] [seed] [schedule]
-    nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_DA5] [seed] [schedule]
-    nnUNetTrainer [seed] [schedule]
-    nnUNetTrainerDA5 [seed] [schedule]
+    nnUNetTrainer_SIKDStudent [_alpha1] [_copyView | _teacherOnImages | _teacherOnLabelMaps] [_classBalanced]
+        [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
+    nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
+    nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
+    nnUNetTrainerDA5 [jitter] [seed] [schedule]
+    jitter: _classJitter or _classJitter0p25
+    jitterBoth: _classJitterBoth or _classJitterBoth0p25
     seed: _seed0
     schedule: _20epochs or _20epochs_150iterations
 
 in this order. A decimal point is written ``p``: ``_alpha0p5``. A student's teacher has the student's
-augmentation, seed and schedule; nnU-Net's own trainers have a seed or schedule (bare, they are its own).
+augmentation (the jitter with ``Both`` only), loss, seed and schedule; bare, ``nnUNetTrainer`` and
+``nnUNetTrainerDA5`` are nnU-Net's own.
 ``getattr`` on this module makes the class, once; that is how nnU-Net's look-up finds any of them.
 """
 
@@ -26,26 +30,37 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5
 
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
+from nnunetv2_sikd.trainers.regimes import ClassJitter, GeometricCE
 from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings, TeacherInput
 from nnunetv2_sikd.trainers.splits import WholeSplit
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 
-_DA5 = "(?P<da5>_DA5)?"
+_NUMBER = "[0-9]{1,9}(?:p[0-9]{1,9})?"
+_JITTER = f"(?P<jitter>_classJitter(?P<share>{_NUMBER})?)?"
+_REGIME = "(?P<regime>_DA5|_geometricCE)?"
 # Numbers of at most nine digits: names come from benchmark files, and longer ones are no seed of numpy's.
 _SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
 _SCHEDULE = r"(?:_(?P<epochs>[1-9][0-9]{0,8})epochs(?:_(?P<iterations>[1-9][0-9]{0,8})iterations)?)?"
-_STOCK = re.compile("nnUNetTrainer(?P<da5>DA5)?" + _SEED + _SCHEDULE)
-_TEACHER = re.compile(r"nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _DA5 + _SEED + _SCHEDULE)
+_STOCK = re.compile("nnUNetTrainer(?P<da5>DA5)?" + _JITTER + "(?(da5)|(?P<regime>_geometricCE)?)" + _SEED + _SCHEDULE)
+_TEACHER = re.compile(
+    "nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _JITTER + _REGIME + _SEED + _SCHEDULE
+)
 _STUDENT = re.compile(
-    r"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>[0-9]{1,9}(?:p[0-9]{1,9})?))?"
-    r"(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?" + _DA5 + _SEED + _SCHEDULE
+    f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?"
+    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<balanced>_classBalanced)?"
+    f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
     None: "class_average",
     "Images": "image",
     "LabelMaps": "label_map",
+}
+_REGIMES: dict[str, tuple[type[nnUNetTrainer], ...]] = {
+    "": (),
+    "DA5": (nnUNetTrainerDA5,),
+    "geometricCE": (GeometricCE,),
 }
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
@@ -68,6 +83,9 @@ def shipped_trainers() -> list[str]:
         # nnU-Net itself has the stock trainer for whole-epoch schedules.
         *(f"nnUNetTrainer_{schedule}" for schedule in _SHORT),
         *(f"{trainer}_DA5" for trainer in (teacher, student)),
+        *(f"{trainer}_classJitter" for trainer in (teacher, student, "nnUNetTrainer", "nnUNetTrainerDA5")),
+        *(f"{student}_{setting}" for setting in ("classBalanced", "classJitterBoth", "classBalanced_classJitter")),
+        *(f"{trainer}_geometricCE" for trainer in (teacher, student, "nnUNetTrainer")),
         *(
             f"{trainer}_seed0{schedule}"
             for schedule in ("", f"_{_SHORT[1]}")
@@ -107,32 +125,46 @@ def __getattr__(name: str) -> Any:
 
 def _stock(name: str) -> type[nnUNetTrainer] | None:
     match = _STOCK.fullmatch(name)
-    if match is None or not (match["seed"] or match["epochs"]):
+    if match is None or name in ("nnUNetTrainer", "nnUNetTrainerDA5"):
         return None
-    return _subclass(name, (CostRecord, WholeCheckpoints, WholeSplit), match, {})
+    share = _share(match)
+    if share is None:
+        return None
+    bases = (*((ClassJitter,) if share else ()), CostRecord, WholeCheckpoints, WholeSplit)
+    return _subclass(name, bases, match, {"class_jitter": share} if share else {})
 
 
 def _teacher(name: str) -> type[nnUNetTrainer] | None:
     match = _TEACHER.fullmatch(name)
-    if match is None:
+    share = match and _share(match)
+    if match is None or share is None:
         return None
-    settings = SIKDSettings(teacher_input=_CONTROLS[match["control"]])
+    settings = SIKDSettings(
+        teacher_input=_CONTROLS[match["control"]],
+        class_jitter=share,
+        jitter_target="jittered" if share else "clean",
+    )
     return _subclass(name, (nnUNetTrainer_SIKDTeacher,), match, {"sikd": settings})
 
 
 def _student(name: str) -> type[nnUNetTrainer] | None:
     match = _STUDENT.fullmatch(name)
-    if match is None:
+    share = match and _share(match)
+    if match is None or share is None:
         return None
     settings = SIKDSettings(
-        alpha=float((match["alpha"] or "2").replace("p", ".")),
+        alpha=_number(match["alpha"] or "2"),
         teacher_view="copy" if match["copy"] else "patch",
         teacher_input=_CONTROLS[match["control"]],
+        class_jitter=share,
+        jitter_target="jittered" if match["both"] else "clean",
+        class_balanced=match["balanced"] is not None,
     )
     teacher = (
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")
-        + (match["da5"] or "")
+        + (f"_classJitter{match['share'] or ''}" if match["both"] else "")
+        + (match["regime"] or "")
         + (f"_seed{match['seed']}" if match["seed"] else "")
         + (f"_{match['epochs']}epochs" if match["epochs"] else "")
         + (f"_{match['iterations']}iterations" if match["iterations"] else "")
@@ -141,13 +173,25 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
     return _subclass(name, (nnUNetTrainer_SIKDStudent,), match, {"sikd": settings, "teacher_class": teacher_class})
 
 
+def _share(match: re.Match[str]) -> float | None:
+    """Share of the images with jitter; None where the name asks for what is no share."""
+    if not match["jitter"]:
+        return 0.0
+    share = _number(match["share"] or "0p5")
+    return share if 0 < share <= 1 else None
+
+
+def _number(text: str) -> float:
+    return float(text.replace("p", "."))
+
+
 def _subclass(
     name: str, bases: tuple[type[nnUNetTrainer], ...], match: re.Match[str], attributes: dict[str, Any]
 ) -> type[nnUNetTrainer]:
     """A subclass that lives in this module, where pickle and nnU-Net find it by name."""
     attributes = {"__module__": __name__, "__doc__": "A trainer as its name says.", **attributes}
-    if match["da5"]:
-        bases = (*bases, nnUNetTrainerDA5)
+    regime = "DA5" if match.groupdict().get("da5") else (match["regime"] or "").strip("_")
+    bases = (*bases, *_REGIMES[regime])
     if match["seed"]:
         bases = (Seeded, *bases)
         attributes["seed"] = int(match["seed"])

@@ -109,6 +109,16 @@ def insert_at_label_map(pipeline: ComposeTransforms, transform: BasicTransform) 
     Raises:
         SIKDError: The pipeline has no such place.
     """
+    pipeline.transforms.insert(end_of_augmentation(pipeline) + 1, transform)
+    return pipeline
+
+
+def end_of_augmentation(pipeline: ComposeTransforms) -> int:
+    """Index of the step in which nnU-Net turns -1 into background, after all augmentation.
+
+    Raises:
+        SIKDError: The pipeline has no such step, or several.
+    """
     places = [
         i
         for i, step in enumerate(pipeline.transforms)
@@ -119,5 +129,4 @@ def insert_at_label_map(pipeline: ComposeTransforms, transform: BasicTransform) 
             f"expected one place in the augmentation where -1 becomes background, found {len(places)}: "
             "this trainer's transforms do not fit SIKD, train without SIKD or with nnU-Net's default augmentation"
         )
-    pipeline.transforms.insert(places[0] + 1, transform)
-    return pipeline
+    return places[0]

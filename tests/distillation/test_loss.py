@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_sikd.distillation.loss import DistillationLoss, feature_mse
+from nnunetv2_sikd.distillation.loss import DistillationLoss, class_weights, feature_mse
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
 from tests.helpers import make_network
 
@@ -81,6 +81,40 @@ class TestFeatureMSE:
     def test_shapes_that_differ_are_an_error_and_not_broadcast(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match="differ in shape"):
             feature_mse(STUDENT, torch.zeros(shape))
+
+
+class TestWeights:
+    def test_by_hand(self) -> None:
+        weights = torch.tensor([3.0, 1.0]).reshape(1, 1, 1, 2)
+        assert feature_mse(STUDENT, TEACHER, weights).item() == (3 * (0 + 9) + 1 * (4 + 16)) / (2 * 4)
+
+    def test_gradient_is_that_of_the_plain_expression(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        student, teacher = (torch.randn(3, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+        weights = torch.rand(3, 1, 6, 5, generator=generator, dtype=torch.float64)
+        expected = (weights * (student - teacher).square()).sum() / (4 * weights.sum())
+        student.requires_grad_()
+        assert feature_mse(student, teacher, weights).item() == pytest.approx(expected.item(), rel=1e-12)
+        assert torch.autograd.gradcheck(lambda features: feature_mse(features, teacher, weights), (student,))
+
+    def test_each_class_counts_alike(self) -> None:
+        label = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2]).reshape(1, 1, 2, 4)
+        weights = class_weights(label, 4)
+        assert weights.flatten().tolist() == pytest.approx([8 / 12] * 6 + [2.0] * 2)
+        difference = torch.where(label == 2, 3.0, 1.0).requires_grad_()
+        assert feature_mse(difference, torch.zeros_like(difference), weights).item() == pytest.approx((1 + 9) / 2)
+
+    @pytest.mark.parametrize("ignored", [0, 3])
+    def test_ignored_pixels_do_not_count(self, ignored: int) -> None:
+        label = torch.tensor([1, 1, 1, ignored, ignored, 2, 2, 2]).reshape(2, 1, 4)
+        assert class_weights(label, 4, ignored).flatten().tolist() == [1, 1, 1, 0, 0, 1, 1, 1]
+
+    def test_nothing_but_ignored_pixels(self) -> None:
+        student = torch.ones(1, 2, 4, requires_grad=True)
+        loss = feature_mse(student, torch.zeros(1, 2, 4), class_weights(torch.full((1, 1, 4), 3), 4, 3))
+        loss.backward()
+        assert loss.item() == 0
+        assert torch.equal(student.grad, torch.zeros(1, 2, 4))
 
 
 class StandInCapture:

@@ -37,6 +37,14 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (TEACHER, SIKDSettings(teacher_input="class_average")),
         (f"{STUDENT}_alpha1_copyView_DA5_seed0_20epochs", SIKDSettings(alpha=1.0, teacher_view="copy")),
         (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
+        (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.5)),
+        (
+            f"{STUDENT}_alpha1_classBalanced_classJitter0p25_DA5_seed0_20epochs",
+            SIKDSettings(alpha=1.0, class_balanced=True, class_jitter=0.25),
+        ),
+        (f"{STUDENT}_classJitterBoth1", SIKDSettings(class_jitter=1.0, jitter_target="jittered")),
+        (f"{STUDENT}_copyView_geometricCE", SIKDSettings(teacher_view="copy")),
+        (f"{TEACHER}_classJitter0p25_seed1", SIKDSettings(class_jitter=0.25, jitter_target="jittered")),
     ],
 )
 def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
@@ -57,6 +65,9 @@ def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
         (f"{STUDENT}_DA5", f"{TEACHER}_DA5"),
         (f"{STUDENT}_copyView_DA5_seed1_20epochs", f"{TEACHER}_DA5_seed1_20epochs"),
         (f"{STUDENT}_teacherOnImages_DA5_seed1", f"{TEACHER}_onImages_DA5_seed1"),
+        (f"{STUDENT}_classBalanced_classJitter0p25_seed1", f"{TEACHER}_seed1"),
+        (f"{STUDENT}_classJitterBoth0p25_DA5_seed1", f"{TEACHER}_classJitter0p25_DA5_seed1"),
+        (f"{STUDENT}_geometricCE_5epochs", f"{TEACHER}_geometricCE_5epochs"),
     ],
 )
 def test_student_has_the_teacher_of_its_input_and_schedule(student: str, teacher: str) -> None:
@@ -141,6 +152,17 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{STUDENT}_DA5_copyView",
         f"{STUDENT}_seed0_100iterations",
         "nnUNetTrainer_15epochs_seed0_100iterations",
+        "nnUNetTrainer_classJitter0",  # no share of the images
+        "nnUNetTrainer_classJitter1p5",
+        "nnUNetTrainer_classJitterBoth",  # of what?
+        "nnUNetTrainer_classBalanced",
+        "nnUNetTrainerDA5_geometricCE",
+        "nnUNetTrainerDA5_classJitter_geometricCE",
+        f"{TEACHER}_classJitterBoth",
+        f"{TEACHER}_classBalanced",
+        f"{STUDENT}_classJitter_classBalanced",
+        f"{STUDENT}_DA5_geometricCE",
+        f"{STUDENT}_classJitter0p0",
         "something",
         "__path__",
     ],

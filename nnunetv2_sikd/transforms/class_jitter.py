@@ -1,0 +1,117 @@
+"""Random levels and textures of the classes: the class average, used to vary an image instead of to flatten it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+from nnunetv2_sikd.averaging import class_average
+from nnunetv2_sikd.transforms.teacher_input import end_of_augmentation
+
+_AVERAGE_POOLING = (torch.nn.functional.avg_pool1d, torch.nn.functional.avg_pool2d, torch.nn.functional.avg_pool3d)
+
+
+class ClassJitterTransform(ImageOnlyTransform):
+    r"""Give each class of an image a new level and its texture a new strength.
+
+    The class average :math:`m` (Eq. 1) splits an image into shape with intensity, and texture:
+    :math:`x = m + (x - m)`. Each class :math:`k` gets a level :math:`s_k` and a gain :math:`g_k`, drawn per channel:
+
+    .. math:: x' = m + s_k + g_k (x - m), \quad s_k \sim N(0, \sigma^2), \; g_k \sim U(a, b)
+
+    Borders between classes stay as soft as a moving average over ``border`` pixels of the maps of s and g makes them:
+    sharper ones, which no scanner makes, would tell the network where the classes end.
+
+    Args:
+        level_sd: σ, in units of the image (nnU-Net's z-scored images have a standard deviation of about 1).
+        texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
+        border: Width of the moving average, odd; 1 for none.
+        ignore_label: Its pixels are no class, and are varied as one of their own.
+
+    Shape:
+        - image: ``(C, *spatial)``, floating point
+        - segmentation: ``(1 or more, *spatial)``, integer, of which the first channel holds the labels
+    """
+
+    def __init__(
+        self,
+        level_sd: float = 0.7,
+        texture: tuple[float, float] = (0.5, 1.5),
+        border: int = 3,
+        ignore_label: int | None = None,
+    ) -> None:
+        super().__init__()
+        if level_sd < 0 or not 0 <= texture[0] <= texture[1] or border < 1 or border % 2 == 0:
+            raise ValueError(
+                f"level_sd {level_sd} must not be negative, texture {texture} a range from 0 on, border {border} odd"
+            )
+        self.level_sd = level_sd
+        self.texture = texture
+        self.border = border
+        self.ignore_label = ignore_label
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        """Class averages, and maps of the levels and gains that were drawn."""
+        image = data_dict["image"]
+        label = data_dict["segmentation"][:1].long().clamp(min=0)  # -1, outside of the non-zero mask, is background
+        classes, index = label.unique(return_inverse=True)
+        drawn = (image.shape[0], len(classes))
+        levels = torch.randn(drawn) * self.level_sd
+        gains = torch.empty(drawn).uniform_(*self.texture)
+        return {
+            "average": class_average(image[None], label[None], ignore_label=self.ignore_label)[0],
+            "levels": self._softened(levels[:, index[0]]).to(image.dtype),
+            "gains": self._softened(gains[:, index[0]]).to(image.dtype),
+        }
+
+    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+        average: torch.Tensor = params["average"]
+        return average + params["levels"] + params["gains"] * (img - average)
+
+    def _softened(self, values: torch.Tensor) -> torch.Tensor:
+        """Moving average of maps ``(C, *spatial)``, over less at the edges of the image."""
+        pool: Any = _AVERAGE_POOLING[values.ndim - 2]
+        softened: torch.Tensor = pool(
+            values[None], self.border, stride=1, padding=self.border // 2, count_include_pad=False
+        )
+        return softened[0]
+
+
+class KeepForTeacherTransform(BasicTransform):
+    """Keep the image as it is now for the teacher, unless a stored copy comes along; later steps alter the student's.
+
+    See :class:`~nnunetv2_sikd.transforms.teacher_input.AppendForTeacherTransform`, which delivers it.
+    """
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Copy ``image`` to ``regression_target``."""
+        if data_dict.get("regression_target") is None:
+            data_dict["regression_target"] = data_dict["image"].clone()
+        return data_dict
+
+
+def with_class_jitter(
+    pipeline: ComposeTransforms, share: float, ignore_label: int | None, *, keep: bool = False
+) -> ComposeTransforms:
+    """Insert the jitter after all of nnU-Net's augmentation.
+
+    Args:
+        pipeline: nnU-Net's training transforms; changed.
+        share: Share of the images that are varied, 0 to 1.
+        ignore_label: Label value that is no class.
+        keep: Keep the image as it was before for the teacher.
+    """
+    if share == 0:
+        return pipeline
+    steps: list[BasicTransform] = [KeepForTeacherTransform()] if keep else []
+    steps.append(RandomTransform(ClassJitterTransform(ignore_label=ignore_label), share))
+    # What is outside the non-zero mask keeps the value that it has in prediction, too.
+    steps += [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
+    place = end_of_augmentation(pipeline)
+    pipeline.transforms[place:place] = steps
+    return pipeline

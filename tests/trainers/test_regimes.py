@@ -1,0 +1,180 @@
+"""Class jitter, class-balanced distillation and the paper's own regime, in trainers as nnU-Net makes them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
+
+from nnunetv2_sikd.averaging import class_average
+from nnunetv2_sikd.distillation.loss import feature_mse
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.seeded import seed_generators
+from nnunetv2_sikd.trainers.settings import SIKDSettings
+from tests.helpers import PreprocessedDataset, make_preprocessed_dataset
+from tests.trainers.conftest import MakeTrainer, finish, start_student
+
+SCHEDULE = "_2epochs_2iterations"
+STUDENT = "nnUNetTrainer_SIKDStudent"
+TEACHER = "nnUNetTrainer_SIKDTeacher"
+CASES = [(2, "labels"), (2, "regions+ignore"), (3, "regions"), (3, "ignore")]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}d-{case[1]}")
+def dataset(request: pytest.FixtureRequest, nnunet_folders: Path) -> PreprocessedDataset:
+    dim, labels = request.param
+    return make_dataset(nnunet_folders, dim=dim, regions="regions" in labels, ignore="ignore" in labels, channels=2)
+
+
+def make_dataset(folders: Path, **kind: Any) -> PreprocessedDataset:
+    return make_preprocessed_dataset(folders / "preprocessed", **{"dim": 2, "num_cases": 3, **kind})
+
+
+def levels(images: torch.Tensor) -> int:
+    """Largest number of distinct values in any image of the batch and channel."""
+    return max(len(channel.unique()) for image in images for channel in image)
+
+
+class TestClassJitter:
+    def test_target_is_the_average_of_the_image_before(
+        self, dataset: PreprocessedDataset, make_trainer: MakeTrainer
+    ) -> None:
+        student = start_student(make_trainer, dataset, f"{STUDENT}_classJitter1{SCHEDULE}")
+        assert student.teacher.trainer_name == f"{TEACHER}{SCHEDULE}"
+        batch = next(student.dataloader_train)
+        image, teacher_input, _ = student._teacher_input(batch["data"], batch["target"])
+        classes = 3 + student.label_manager.has_ignore_label
+        before = batch["data"][:, 2:4]
+        assert levels(teacher_input) <= classes < levels(image)
+        assert not torch.allclose(image, before)
+        # Averaged over the pixels that the average leaves alike, the image before has the target's levels.
+        for channel, target in zip(before.flatten(0, 1), teacher_input.flatten(0, 1), strict=True):
+            for value in target.unique():
+                assert channel[target == value].mean().item() == pytest.approx(value.item(), abs=1e-4)
+        assert torch.isfinite(student.train_step(batch)["parts"]).all()
+        assert next(student.dataloader_val)["data"].shape[1] == 2 + student.label_manager.has_regions
+
+    def test_copy_view_keeps_the_copy_for_its_target(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        batches = [
+            next(start_student(make_trainer, dataset, f"{STUDENT}_copyView{jitter}_seed0{SCHEDULE}").dataloader_train)
+            for jitter in ("", "_classJitter1")
+        ]
+        # What the first image draws for its jitter, the second one cannot have.
+        without, jittered = (batch["data"][0] for batch in batches)
+        assert without.shape == jittered.shape
+        assert torch.equal(without[1], jittered[1])
+        assert not torch.allclose(without[0], jittered[0])
+
+    def test_both_teach_and_learn_on_jittered_images(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        student = start_student(make_trainer, dataset, f"{STUDENT}_classJitterBoth0p25{SCHEDULE}")
+        assert student.teacher.trainer_name == f"{TEACHER}_classJitter0p25{SCHEDULE}"
+        batch = next(student.dataloader_train)
+        image, teacher_input, _ = student._teacher_input(batch["data"], batch["target"])
+        assert torch.equal(image, batch["data"])
+        label = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+        assert torch.equal(teacher_input, class_average(image, label))
+
+    def test_teacher_s_levels_vary_and_stay_flat(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
+        teacher = make_trainer(dataset, f"{TEACHER}_classJitter1{SCHEDULE}")
+        teacher.on_train_start()
+        for _ in range(5):
+            assert levels(next(teacher.dataloader_train)["data"]) <= 3 + teacher.label_manager.has_ignore_label
+
+    @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerDA5"])
+    def test_stock_trainers(self, nnunet_folders: Path, make_trainer: MakeTrainer, trainer: str) -> None:
+        dataset = make_dataset(nnunet_folders)
+        stock, ours = (make_trainer(dataset, f"{trainer}{jitter}_seed0{SCHEDULE}") for jitter in ("", "_classJitter1"))
+        for each in (stock, ours):
+            each.on_train_start()
+        theirs, batch = (next(each.dataloader_train) for each in (stock, ours))
+        # What the first image draws for its jitter, the second one cannot have.
+        assert torch.equal(theirs["target"][0][0], batch["target"][0][0])
+        assert not torch.allclose(theirs["data"][0], batch["data"][0])
+        assert np.isfinite(ours.train_step(batch)["loss"])
+
+    def test_continues_what_an_older_version_began(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        teacher = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
+        teacher.initialize()
+        for setting in ("class_jitter", "jitter_target", "class_balanced"):
+            del teacher.my_init_kwargs["sikd"][setting]
+        file = finish(teacher)
+        continued = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
+        continued.load_checkpoint(str(file))
+        continued.on_train_start()
+        changed = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
+        changed.load_checkpoint(str(file))
+        changed.sikd = SIKDSettings(class_jitter=0.5)
+        with pytest.raises(SIKDError, match=r"class_jitter 0\.0 is now 0\.5"):
+            changed.on_train_start()
+
+
+class TestClassBalanced:
+    def test_weighs_classes_alike(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
+        student = start_student(make_trainer, dataset, f"{STUDENT}_classBalanced{SCHEDULE}")
+        maps: list[torch.Tensor] = []
+        student.network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+        batch = next(student.dataloader_train)
+        _, teacher_input, weights = student._teacher_input(batch["data"], batch["target"])
+        teacher = student.teacher.features(teacher_input)
+        parts = student.train_step(batch)["parts"]
+        label = batch["data"][:, -1:].int() if student.label_manager.has_regions else batch["target"][0]
+        squares = (maps[0].detach() - teacher).square().mean(1, keepdim=True)
+        ignored = student.label_manager.ignore_label
+        present = [value for value in label.unique().tolist() if value != ignored]
+        assert len(present) > 1
+        expected = sum(squares[label == value].mean().item() for value in present) / len(present)
+        assert parts[1].item() == pytest.approx(expected, rel=1e-4)
+        assert feature_mse(maps[0].detach(), teacher).item() != pytest.approx(expected, rel=1e-2)
+        assert (weights[label == ignored] == 0).all() if ignored is not None else (weights > 0).all()
+
+
+class TestGeometricCE:
+    def test_intensities_stay(self) -> None:
+        def transformed(name: str, seed: int) -> torch.Tensor:
+            transforms = getattr(variants, name).get_training_transforms(
+                (24, 28), (-math.pi, math.pi), None, (0, 1), False, [False], False, [1], None, None
+            )
+            seed_generators(seed)
+            image = torch.full((1, 40, 44), 3.0)
+            image[:, 22:, 25:] = 7.0
+            result: torch.Tensor = transforms(image=image, segmentation=torch.zeros(1, 40, 44, dtype=torch.int16))
+            return result["image"]  # type: ignore[call-overload, no-any-return]
+
+        moved = set()
+        for seed in range(30):
+            image = transformed(f"nnUNetTrainer_geometricCE{SCHEDULE}", seed)
+            assert image.min() >= 0  # in corners that turned in from outside
+            assert image.max() <= 7 + 1e-4
+            assert ((image == 3) | (image == 7)).float().mean() > 0.6
+            moved.add(round(image.mean().item(), 3))
+        assert len(moved) > 5
+        stock = [transformed("nnUNetTrainer_seed0", seed) for seed in range(30)]
+        assert any(((image != 3) & (image != 7)).all() for image in stock)
+
+    @pytest.mark.parametrize("name", ["nnUNetTrainer", TEACHER])
+    def test_loss_is_cross_entropy(self, nnunet_folders: Path, make_trainer: MakeTrainer, name: str) -> None:
+        trainer = make_trainer(make_dataset(nnunet_folders), f"{name}_geometricCE{SCHEDULE}")
+        trainer.on_train_start()
+        assert isinstance(getattr(trainer.loss, "loss", trainer.loss), RobustCrossEntropyLoss)
+        assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+
+    def test_student(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        student = start_student(make_trainer, make_dataset(nnunet_folders), f"{STUDENT}_geometricCE{SCHEDULE}")
+        assert student.teacher.trainer_name == f"{TEACHER}_geometricCE{SCHEDULE}"
+        segmentation = student.loss.segmentation
+        assert isinstance(getattr(segmentation, "loss", segmentation), RobustCrossEntropyLoss)
+        assert torch.isfinite(student.train_step(next(student.dataloader_train))["parts"]).all()
+
+    def test_regions_are_refused(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer(make_dataset(nnunet_folders, regions=True), f"nnUNetTrainer_geometricCE{SCHEDULE}")
+        with pytest.raises(SIKDError, match="regions, and cross-entropy"):
+            trainer.initialize()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_sikd.averaging import class_average
+from nnunetv2_sikd.transforms.class_jitter import ClassJitterTransform, with_class_jitter
+from tests.transforms.test_teacher_input import GEOMETRIES, draw, make_label, stock_transforms
+
+LABEL = torch.tensor([[[0, 0, 0, 1, 1, 1, 1, 2, 2, 2]] * 4])
+IMAGE = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(1))
+
+
+def jittered(image: torch.Tensor = IMAGE, label: torch.Tensor = LABEL, seed: int = 0, **settings: Any) -> torch.Tensor:
+    torch.manual_seed(seed)
+    result: torch.Tensor = ClassJitterTransform(**settings)(image=image.clone(), segmentation=label.clone())["image"]
+    return result
+
+
+def averaged(image: torch.Tensor, label: torch.Tensor = LABEL, **options: Any) -> torch.Tensor:
+    return class_average(image[None], label[None], **options)[0]
+
+
+def test_without_strength_the_image_stays() -> None:
+    torch.testing.assert_close(jittered(level_sd=0.0, texture=(1.0, 1.0)), IMAGE)
+
+
+def test_moves_levels_class_by_class_and_channel_by_channel() -> None:
+    moved = jittered(level_sd=1.0, texture=(1.0, 1.0), border=1) - IMAGE
+    torch.testing.assert_close(moved, averaged(moved), rtol=0, atol=1e-5)
+    assert len(averaged(moved).round(decimals=3).unique()) == 6  # three classes in two channels
+
+
+def test_scales_texture_and_keeps_levels() -> None:
+    result = jittered(level_sd=0.0, texture=(0.5, 1.5), border=1)
+    torch.testing.assert_close(averaged(result), averaged(IMAGE))
+    gains = (result - averaged(IMAGE)) / (IMAGE - averaged(IMAGE))
+    torch.testing.assert_close(gains, averaged(gains), rtol=1e-3, atol=1e-3)
+    assert 0.5 <= gains.min() < gains.max() <= 1.5
+
+
+def test_no_texture_at_gain_0() -> None:
+    torch.testing.assert_close(jittered(level_sd=0.0, texture=(0.0, 0.0)), averaged(IMAGE))
+
+
+def test_levels_have_their_standard_deviation() -> None:
+    label = torch.arange(4000).reshape(1, 4000)
+    moved = jittered(torch.zeros(1, 4000), label, level_sd=0.7, texture=(1.0, 1.0), border=1)
+    assert moved.std().item() == pytest.approx(0.7, rel=0.05)
+    assert moved.mean().abs() < 0.05
+
+
+def test_borders_are_as_soft_as_a_moving_average() -> None:
+    label = (torch.arange(12) >= 6).long().expand(1, 5, 12)
+    moved = jittered(torch.zeros(1, 5, 12), label, level_sd=1.0, texture=(1.0, 1.0), border=3)[0, 2]
+    low, high = moved[0], moved[-1]
+    steps = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3, 3, 3, 3, 3]) / 3
+    torch.testing.assert_close(moved, low + steps * (high - low))
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 6), (5, 7, 6)])
+def test_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    result = jittered(torch.randn(3, *shape), torch.randint(0, 3, (1, *shape)))
+    assert result.shape == (3, *shape)
+    assert torch.isfinite(result).all()
+
+
+def test_minus_one_is_background_and_the_ignore_label_a_class_of_its_own() -> None:
+    label = torch.tensor([[-1, -1, 0, 0, 3, 3, 1, 1]])
+    image = torch.tensor([[0.0, 2.0, 4.0, 6.0, 100.0, 300.0, 1.0, 1.0]])
+    result = jittered(image, label, level_sd=0.0, texture=(0.0, 0.0), border=1, ignore_label=3)
+    assert result.tolist() == [[3.0, 3.0, 3.0, 3.0, 200.0, 200.0, 1.0, 1.0]]
+
+
+def test_the_segmentation_stays() -> None:
+    label = make_label((20, 24))
+    result = ClassJitterTransform()(image=torch.randn(1, 20, 24), segmentation=label.clone())
+    assert torch.equal(result["segmentation"], label)
+
+
+def test_follows_torch_s_seed() -> None:
+    assert torch.equal(jittered(seed=3), jittered(seed=3))
+    assert not torch.equal(jittered(seed=3), jittered(seed=4))
+
+
+@pytest.mark.parametrize("settings", [{"level_sd": -1}, {"texture": (1.5, 0.5)}, {"texture": (-1, 1)}, {"border": 2}])
+def test_settings_that_mean_nothing(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="odd"):
+        ClassJitterTransform(**settings)
+
+
+class TestWithinStockAugmentation:
+    @GEOMETRIES
+    def test_kept_image_is_what_stock_delivers(
+        self, patch_size: tuple[int, ...], loaded: tuple[int, ...], dummy_2d: bool
+    ) -> None:
+        image, label = torch.randn(2, *loaded), make_label(loaded)
+        pipeline = with_class_jitter(stock_transforms(patch_size, dummy_2d), 1.0, None, keep=True)
+        for seed in range(5):
+            ours, stock = (
+                draw(each, image, label, seed) for each in (pipeline, stock_transforms(patch_size, dummy_2d))
+            )
+            torch.testing.assert_close(ours["regression_target"], stock["image"])
+            assert torch.equal(ours["segmentation"], stock["segmentation"])
+            assert not torch.allclose(ours["image"], stock["image"])
+
+    def test_share(self) -> None:
+        image, label = torch.randn(1, 24, 28), make_label((24, 28))
+        pipeline = with_class_jitter(stock_transforms((24, 28), False), 0.25, None, keep=True)
+        varied = sum(
+            not torch.equal(result["image"], result["regression_target"])
+            for result in (draw(pipeline, image, label, seed) for seed in range(200))
+        )
+        assert 30 <= varied <= 70
+
+    def test_outside_of_the_mask_stays_0(self) -> None:
+        stock = nnUNetTrainer.get_training_transforms(
+            (24, 28), (-3, 3), None, (0, 1), False, use_mask_for_norm=[True], foreground_labels=[1, 2]
+        )
+        assert any(isinstance(step, MaskImageTransform) for step in stock.transforms)
+        pipeline = with_class_jitter(stock, 1.0, None, keep=True)
+        label = make_label((24, 28))
+        for seed in range(5):
+            masks: list[torch.Tensor] = []
+            end = pipeline.transforms[-1]
+            pipeline.transforms[-1] = lambda end=end, masks=masks, **data: (
+                masks.append(data["segmentation"] < 0),
+                end(**data),
+            )[1]
+            result = draw(pipeline, torch.randn(1, 24, 28) + 5, label, seed)
+            pipeline.transforms[-1] = end
+            assert masks[0].any()
+            assert (result["image"][masks[0]] == 0).all()
+            assert (result["regression_target"][masks[0]] == 0).all()
