@@ -26,6 +26,7 @@ from nnunetv2_sikd.commands import (
     prepare,
     preprocess,
     report,
+    stress,
     train,
 )
 from nnunetv2_sikd.errors import SIKDError
@@ -38,6 +39,7 @@ _COMMANDS = {
     "predict": predict,
     "evaluate": evaluate,
     "figures": figures,
+    "stress": stress,
     "benchmark": benchmark,
     "report": report,
     "export": export,

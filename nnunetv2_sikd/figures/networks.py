@@ -106,14 +106,14 @@ def load_networks(
         )
     stock_network = None
     if files[stock].is_file():
-        stock_network = _build(
+        stock_network = build_network(
             planned, find_trainer(stock, "-stock"), files[stock], read_checkpoint(files[stock]), where
         )
     else:
         print(f"{files[stock]}: not there, the stock network is left out")
     return FoldNetworks(
-        _build(planned, trainer.teacher_class, files[teacher], checkpoints[teacher], where),
-        _build(planned, trainer, files[student], checkpoints[student], where),
+        build_network(planned, trainer.teacher_class, files[teacher], checkpoints[teacher], where),
+        build_network(planned, trainer, files[student], checkpoints[student], where),
         stock_network,
         trainer.sikd,
         where,
@@ -122,14 +122,27 @@ def load_networks(
 
 def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     """Name of the stock trainer with a student's augmentation, seed and schedule."""
-    name = student.teacher_class.__name__
-    return re.sub("_SIKDTeacher(?:_onImages|_onLabelMaps)?(?:_(DA5))?", lambda found: found[1] or "", name)
+    name = re.sub("_SIKDTeacher(?:_onImages|_onLabelMaps)?", "", student.teacher_class.__name__)
+    if "_DA5" in name:
+        name = name.replace("_DA5", "").replace("nnUNetTrainer", "nnUNetTrainerDA5")
+    return name
 
 
-def _build(
+def build_network(
     planned: PlannedConfiguration, trainer: type[nnUNetTrainer], file: Path, checkpoint: dict[str, Any], where: Any
 ) -> Any:
-    """A trainer's network with the weights of a checkpoint, in evaluation mode."""
+    """A trainer's network with the weights of a checkpoint, in evaluation mode.
+
+    Args:
+        planned: Data set and configuration.
+        trainer: Whose network.
+        file: The checkpoint, for messages.
+        checkpoint: Its content.
+        where: Device.
+
+    Raises:
+        SIKDError: The weights do not fit.
+    """
     configuration = planned.configuration
     network = trainer.build_network_architecture(
         planned.plans,

@@ -1,0 +1,1 @@
+"""Robustness without target data: a trained fold on its validation cases under simulated shifts."""

@@ -1,0 +1,277 @@
+"""Trained folds on their validation cases under simulated shifts: Dice over severity."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.paths import nnUNet_raw
+from tqdm import tqdm
+
+from nnunetv2_sikd.devices import check_device
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
+from nnunetv2_sikd.environment import require_folders
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation.labels import LabelTable
+from nnunetv2_sikd.figures.cases import validation_cases
+from nnunetv2_sikd.figures.drawing import save_table
+from nnunetv2_sikd.figures.networks import build_network
+from nnunetv2_sikd.files import only_here, write_json, write_text
+from nnunetv2_sikd.folders import cannot_write, make_folder
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.raw_cases import check_case, training_cases
+from nnunetv2_sikd.stress.scores import Score, summary_table
+from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, Shift, shifted
+from nnunetv2_sikd.stress.show import draw_curves, draw_shifts
+from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.lookup import find_trainer
+from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
+from nnunetv2_sikd.training import fold_folder
+
+_RECORD, _SCORES = "stress.json", "stress.csv"
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """A validation case before any preprocessing.
+
+    Attributes:
+        name: Case identifier.
+        image: ``(C, Z, Y, X)``.
+        label: ``(1, Z, Y, X)``.
+        properties: What nnU-Net's reader tells of the image.
+    """
+
+    name: str
+    image: Image
+    label: Label
+    properties: dict[str, Any]
+
+
+def stress(
+    planned: PlannedConfiguration,
+    fold: int | str,
+    trainers: Sequence[str],
+    output: Path,
+    *,
+    severities: int = 3,
+    num_cases: int | None = None,
+    device: str = "cuda",
+    mirroring: bool = True,
+) -> list[Path]:
+    """Predict a fold's validation cases under simulated shifts with each trainer; what is done already stays.
+
+    Images are altered before nnU-Net's preprocessing, so that its normalisation sees the shift as it would see another
+    scanner's. Dice is measured on the grid of the network, which spares each prediction its way back.
+
+    Args:
+        planned: Data set and configuration.
+        fold: Number of the fold.
+        trainers: Names of trained trainers; the others are compared with the first.
+        output: Folder for scores, table and pictures; further trainers add to what is there.
+        severities: Steps from no change to the strongest.
+        num_cases: Validation cases to use, evenly spread; None for all.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        mirroring: Whether predictions are averaged over mirrored images, as ``nnUNetv2_predict`` does.
+
+    Returns:
+        ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``shifts.png``.
+
+    Raises:
+        SIKDError: A trainer is not trained, or is a teacher; raw cases are missing; or the folder holds scores of
+            other settings.
+    """
+    require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    if fold == "all":
+        raise SIKDError("-f all: has trained on every case, so none is left to validate on; name a fold's number")
+    checkpoints = {name: _checkpoint(planned, name, fold) for name in dict.fromkeys(trainers)}
+    cases = _spread(validation_cases(planned, fold), num_cases)
+    files = _raw_files(planned, cases)
+    check_device(device)
+    make_folder(output)
+    refusal = f"{output}: another process is writing scores there; wait for it, or name another folder with -o"
+    with only_here(output / ".lock", refusal):
+        about = {
+            "dataset": planned.dataset_name,
+            "configuration": planned.name,
+            "plans": planned.plans_json["plans_name"],
+            "fold": fold,
+            "severities": severities,
+            "mirroring": mirroring,
+        }
+        record = _settle(output, about, {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()})
+        scores = _read(output / _SCORES)
+        known = {(score.trainer, score.case) for score in scores}
+        example: RawCase | None = None
+        for case in tqdm(cases, desc="Validation cases", unit="case"):
+            left = [name for name in checkpoints if (name, case) not in known]
+            if not left and (example is not None or (output / "shifts.png").is_file()):
+                continue
+            raw = _load(planned, case, *files[case])
+            example = example or raw
+            if left:
+                networks = {name: _predictor(planned, checkpoints[name], name, device, mirroring) for name in left}
+                scores += _score(planned, raw, networks, severities)
+                _write(output, scores, record)
+        if example is not None and not (output / "shifts.png").is_file():
+            draw_shifts(example.image, example.label[0], severities, output / "shifts.png")
+    asked = [score for score in scores if score.case in cases]
+    others = [name for name in dict.fromkeys(score.trainer for score in asked) if name not in checkpoints]
+    table = summary_table(asked, [*checkpoints, *others])
+    try:
+        write_text(output / "stress.md", table)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    print(f"\n{table}")
+    return [
+        output / _SCORES,
+        output / "stress.md",
+        draw_curves(asked, [*checkpoints, *others], output / "stress.png"),
+        output / "shifts.png",
+    ]
+
+
+def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> dict[str, Any]:
+    trainer = getattr(variants, name, None)
+    if isinstance(trainer, type) and issubclass(trainer, nnUNetTrainer_SIKDTeacher):
+        raise SIKDError(f"-tr {name}: is a teacher, which sees class averages and no images; name its student")
+    file = fold_folder(planned, name, fold) / "checkpoint_final.pth"
+    if not file.is_file():
+        raise SIKDError(
+            f"{file}: not there, {name} is not trained to its end; run nnUNetv2_sikd train -d {planned.dataset_name} "
+            f"-c {planned.name} -p {planned.plans_json['plans_name']} -f {fold} -tr {name}"
+        )
+    return read_checkpoint(file)
+
+
+def _spread(cases: Sequence[str], number: int | None) -> list[str]:
+    if number is None or number >= len(cases):
+        return list(cases)
+    return [cases[round(place)] for place in np.linspace(0, len(cases) - 1, number)]
+
+
+def _raw_files(planned: PlannedConfiguration, cases: Sequence[str]) -> dict[str, tuple[list[Path], Path]]:
+    raw = Path(str(nnUNet_raw)) / planned.dataset_name
+    files = training_cases(raw, planned.dataset_json)
+    missing = [case for case in cases if case not in files or not files[case][1].is_file()]
+    if missing:
+        raise SIKDError(f"{raw}: has no image or no label of validation case {missing[0]}; put the raw data back")
+    return files
+
+
+def _load(planned: PlannedConfiguration, name: str, images: list[Path], label: Path) -> RawCase:
+    reader = planned.plans.image_reader_writer_class()
+    table = LabelTable.from_dataset_json(planned.dataset_json, planned.dataset_json_file)
+    check_case(images, label, reader, table, len(planned.configuration.normalization_schemes))
+    image, properties = reader.read_images([str(file) for file in images])
+    segmentation, _ = reader.read_seg(str(label))
+    return RawCase(name, image.astype(np.float32), segmentation.astype(np.int16), properties)
+
+
+# -------------------------------------------------------------- prediction
+
+
+def _predictor(
+    planned: PlannedConfiguration, checkpoint: dict[str, Any], name: str, device: str, mirroring: bool
+) -> nnUNetPredictor:
+    where = torch.device(device)
+    file = Path(name)
+    network = build_network(planned, find_trainer(name, "-tr"), file, checkpoint, where)
+    predictor = nnUNetPredictor(
+        use_mirroring=mirroring,
+        perform_everything_on_device=device == "cuda",
+        device=where,
+        allow_tqdm=False,
+    )
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    weights = [checkpoint["network_weights"]]
+    predictor.manual_initialization(
+        network, planned.plans, planned.configuration, weights, planned.dataset_json, name, axes
+    )
+    return predictor
+
+
+def _score(
+    planned: PlannedConfiguration, raw: RawCase, networks: dict[str, nnUNetPredictor], severities: int
+) -> list[Score]:
+    """Dice of each network and label without shift and under each shift and severity."""
+    steps: list[tuple[Shift | None, int]] = [(None, 0)]
+    steps += [(shift, severity) for shift in SHIFTS for severity in range(1, severities + 1)]
+    scores = []
+    for shift, severity in tqdm(steps, desc=raw.name, unit="image", leave=False):
+        image = raw.image
+        if shift is not None:
+            image = shifted(raw.image, raw.label[0], shift, severity / severities, raw.name)
+        data, reference, _ = planned.configuration.preprocessor_class(verbose=False).run_case_npy(
+            image, raw.label, dict(raw.properties), planned.plans, planned.configuration, planned.dataset_json
+        )
+        for name, network in networks.items():
+            logits = network.predict_logits_from_preprocessed_data(torch.as_tensor(data))
+            prediction = np.asarray(planned.label_manager.convert_logits_to_segmentation(logits))
+            for label, dice in _dice(planned, reference[0], prediction).items():
+                scores.append(Score(name, raw.name, shift.name if shift else "", severity, label, dice))
+    return scores
+
+
+def _dice(planned: PlannedConfiguration, reference: Label, prediction: Label) -> dict[str, float]:
+    """Dice by name of class or region; nan where neither has it, as nnU-Net counts."""
+    ignored = planned.label_manager.ignore_label
+    ignore_mask = None if ignored is None else reference == ignored
+    values = {}
+    for name, label in planned.dataset_json["labels"].items():
+        if name in ("background", "ignore"):
+            continue
+        whole = tuple(label) if isinstance(label, list) else int(label)
+        masks = (region_or_label_to_mask(each, whole) for each in (reference, prediction))
+        tp, fp, fn, _ = compute_tp_fp_fn_tn(*masks, ignore_mask)
+        values[name] = float(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else float("nan")
+    return values
+
+
+# ------------------------------------------------------------------- files
+
+
+def _settle(output: Path, about: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
+    """What the folder's scores were made with, after a check that these fit it."""
+    file = output / _RECORD
+    earlier = {"settings": about, "weights_sha256": hashes}
+    if file.is_file():
+        try:
+            earlier = dict(json.loads(file.read_text(encoding="utf-8")))
+            changed = [key for key, value in about.items() if earlier["settings"].get(key) != value]
+            changed += [f"weights of {n}" for n, h in hashes.items() if earlier["weights_sha256"].get(n, h) != h]
+        except (ValueError, KeyError, AttributeError, TypeError):
+            changed = ["file is damaged"]
+        if changed:
+            raise SIKDError(f"{file}: holds scores of others ({', '.join(changed)}); name another folder with -o")
+        earlier["weights_sha256"].update(hashes)
+    elif (output / _SCORES).is_file():
+        raise SIKDError(f"{output / _SCORES}: belongs to no {_RECORD}; name another folder with -o")
+    return earlier
+
+
+def _read(file: Path) -> list[Score]:
+    if not file.is_file():
+        return []
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [Score.from_row(row) for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise SIKDError(f"{file}: is no table of scores ({error}); name another folder with -o") from error
+
+
+def _write(output: Path, scores: list[Score], record: dict[str, Any]) -> None:
+    """The record goes first: scores are of no use without what made them."""
+    try:
+        write_json(output / _RECORD, record)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    save_table([score.row() for score in scores], output / _SCORES)

@@ -1,0 +1,64 @@
+"""Pictures: Dice over severity, and what the shifts do to an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_sikd.figures.drawing import bare, colours, new_figure, save_figure, show_grey
+from nnunetv2_sikd.stress.scores import Score, curves
+from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, shifted
+
+_MARKERS = "osD^vPX*"
+
+
+def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) -> Path:
+    """Draw mean Dice over severity for each shift and for all together, a line a trainer."""
+    titles = {"": "All shifts", **{shift.name: shift.title for shift in SHIFTS}}
+    figure = new_figure(12, 5.4)
+    axes = figure.subplots(2, 5, sharex=True, sharey=True).ravel()
+    palette = colours(range(len(trainers) + 1))
+    for number, trainer in enumerate(trainers):
+        found = curves(scores, trainer)
+        for axis, name in zip(axes, titles, strict=True):
+            axis.plot(
+                found[name],
+                color=palette[number + 1],
+                marker=_MARKERS[number % len(_MARKERS)],
+                markersize=4,
+                label=trainer,
+            )
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        axis.set_title(title, fontsize=10, fontweight="bold" if not name else "normal")
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.supxlabel("severity", fontsize=10)
+    figure.supylabel("mean Dice", fontsize=10)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)
+    return save_figure(figure, file)
+
+
+def draw_shifts(image: Image, label: Label, severities: int, file: Path) -> Path:
+    """Draw the slice with most foreground under each shift, weakest to strongest.
+
+    Args:
+        image: ``(C, Z, Y, X)``, of which the first channel is shown.
+        label: ``(Z, Y, X)``.
+        severities: Steps to the strongest.
+        file: Where to.
+    """
+    shown = int((label > 0).sum(axis=(1, 2)).argmax())
+    figure = new_figure(1.3 * len(SHIFTS), 1.3 * (severities + 1) + 0.3)
+    axes = figure.subplots(severities + 1, len(SHIFTS), squeeze=False)
+    for column, shift in zip(axes.T, SHIFTS, strict=True):
+        column[0].set_title(shift.title, fontsize=8)
+        for severity, axis in enumerate(column):
+            altered = shifted(image, label, shift, severity / severities, "example")[0, shown]
+            show_grey(axis, altered, (float(np.percentile(altered, 0.5)), float(np.percentile(altered, 99.5))))
+            bare(axis)
+    for severity, axis in enumerate(axes[:, 0]):
+        axis.set_ylabel(f"severity {severity}" if severity else "as it is", fontsize=8)
+    return save_figure(figure, file)

@@ -1,0 +1,198 @@
+"""The stress command on untrained networks: what it predicts, compares, keeps and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+from nnunetv2_sikd.commands.main import main
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.stress import run as module
+from nnunetv2_sikd.stress.run import stress
+from nnunetv2_sikd.stress.shifts import SHIFTS
+from tests.figures.conftest import load
+from tests.helpers import SPACINGS, PreprocessedDataset, make_case, make_preprocessed_dataset
+from tests.trainers.conftest import TEACHER, MakeTrainer, finish, make_trainer  # noqa: F401
+
+ONE, OTHER = "nnUNetTrainer_seed0_2epochs_2iterations", "nnUNetTrainer_seed1_2epochs_2iterations"
+
+
+def with_raw(folders: Path, dim: int = 2, **kind: Any) -> PreprocessedDataset:
+    """A data set with its raw images, two cases of which are validated on in fold 0."""
+    dataset = make_preprocessed_dataset(folders / "preprocessed", dim=dim, num_cases=4, **kind)
+    splits = [{"train": list(dataset.cases[2:]), "val": list(dataset.cases[:2])}]
+    (dataset.folder / "splits_final.json").write_text(json.dumps(splits))
+    raw = folders / "raw" / dataset.name
+    for kind_of_file in ("imagesTr", "labelsTr"):
+        (raw / kind_of_file).mkdir(parents=True)
+    (raw / "dataset.json").write_text((dataset.folder / "dataset.json").read_text())
+    settings = {key: value for key, value in kind.items() if key in ("channels", "ignore")}
+    for number, case in enumerate(dataset.cases):
+        image, label = make_case(dim, seed=number, **settings)
+        files = {f"imagesTr/{case}_{c:04d}": channel for c, channel in enumerate(image)}
+        for name, array in {**files, f"labelsTr/{case}": label}.items():
+            written = SimpleITK.GetImageFromArray(array)
+            written.SetSpacing(SPACINGS[dim][::-1])
+            SimpleITK.WriteImage(written, str(raw / f"{name}.nii.gz"))
+    return dataset
+
+
+def train(make_trainer: MakeTrainer, dataset: PreprocessedDataset, *names: str) -> list[Any]:  # noqa: F811
+    trainers = []
+    for name in names:
+        trainer = make_trainer(dataset, name)
+        trainer.initialize()
+        finish(trainer)
+        trainers.append(trainer)
+    return trainers
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "stress.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(
+    ("dim", "kind"), [(2, {}), (2, {"regions": True, "channels": 2}), (3, {"ignore": True})], ids=str
+)
+def test_without_shift_it_is_nnunet_s_validation(
+    nnunet_folders: Path,
+    make_trainer: MakeTrainer,  # noqa: F811
+    tmp_path: Path,
+    dim: int,
+    kind: dict[str, Any],
+) -> None:
+    dataset = with_raw(nnunet_folders, dim, **kind)
+    (trainer,) = train(make_trainer, dataset, ONE)
+    trainer.perform_actual_validation()
+    summary = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
+    files = stress(load(dataset), 0, [ONE], tmp_path / "out", severities=1, device="cpu")
+    assert all(file.stat().st_size > 0 for file in files)
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 2 * (1 + len(SHIFTS)) * 2  # cases, images, labels
+    labels = set(json.loads((dataset.folder / "dataset.json").read_text())["labels"])
+    for case in summary["metric_per_case"]:
+        name = Path(case["reference_file"]).name.removesuffix(".nii.gz")
+        ours = [float(row["dice"] or "nan") for row in rows if row["case"] == name and not row["shift"]]
+        np.testing.assert_allclose(ours, [metrics["Dice"] for metrics in case["metrics"].values()], atol=1e-4)
+    assert {row["label"] for row in rows} == labels - {"background", "ignore"}
+
+
+@pytest.fixture
+def dataset(nnunet_folders: Path, make_trainer: MakeTrainer) -> PreprocessedDataset:  # noqa: F811
+    dataset = with_raw(nnunet_folders)
+    train(make_trainer, dataset, ONE, OTHER)
+    return dataset
+
+
+def test_command(dataset: PreprocessedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["stress", "-d", dataset.name, "-f", "0", "-tr", ONE, OTHER, "-o", str(tmp_path / "out")]
+    assert main([*line, "-device", "cpu", "--severities", "1", "--cases", "1", "--disable_tta"]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out" / "stress.md").read_text() in printed
+    assert {row["trainer"] for row in rows_of(tmp_path / "out")} == {ONE, OTHER}
+    assert {row["case"] for row in rows_of(tmp_path / "out")} == {dataset.cases[0]}
+
+
+def test_a_second_run_predicts_nothing_and_a_further_trainer_is_added(
+    dataset: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, planned = tmp_path / "out", load(dataset)
+    predicted: list[str] = []
+    score = module._score
+
+    def counting(planned: Any, raw: Any, networks: dict[str, Any], severities: int) -> Any:
+        predicted.extend(f"{name} {raw.name}" for name in networks)
+        return score(planned, raw, networks, severities)
+
+    monkeypatch.setattr(module, "_score", counting)
+    stress(planned, 0, [ONE], output, severities=1, device="cpu", mirroring=False)
+    first = rows_of(output)
+    assert len(predicted) == 2
+    (output / "stress.png").unlink()
+    stress(planned, 0, [ONE], output, severities=1, device="cpu", mirroring=False)
+    assert len(predicted) == 2
+    assert (output / "stress.png").is_file()
+    stress(planned, 0, [ONE, OTHER], output, severities=1, device="cpu", mirroring=False)
+    assert predicted[2:] == [f"{OTHER} {case}" for case in dataset.cases[:2]]
+    both = rows_of(output)
+    assert [row for row in both if row["trainer"] == ONE] == first
+    assert OTHER in (output / "stress.md").read_text()
+
+
+def test_continues_after_an_interruption(
+    dataset: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, score = load(dataset), module._score
+
+    def dying(planned: Any, raw: Any, *others: Any) -> Any:
+        if raw.name == dataset.cases[1]:
+            raise KeyboardInterrupt
+        return score(planned, raw, *others)
+
+    monkeypatch.setattr(module, "_score", dying)
+    with pytest.raises(KeyboardInterrupt):
+        stress(planned, 0, [ONE], tmp_path / "cut", severities=1, device="cpu", mirroring=False)
+    assert {row["case"] for row in rows_of(tmp_path / "cut")} == {dataset.cases[0]}
+    monkeypatch.setattr(module, "_score", score)
+    for folder in ("cut", "whole"):
+        stress(planned, 0, [ONE], tmp_path / folder, severities=1, device="cpu", mirroring=False)
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+
+
+class TestRefuses:
+    def refusal(self, dataset: PreprocessedDataset, output: Path, *trainers: str, fold: Any = 0, **options: Any) -> str:
+        with pytest.raises(SIKDError) as caught:
+            stress(load(dataset), fold, trainers or [ONE], output, **{"severities": 1, "device": "cpu", **options})
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_a_trainer_that_is_not_trained(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        told = self.refusal(dataset, tmp_path / "out", "nnUNetTrainer")
+        assert f"nnUNetv2_sikd train -d {dataset.name} -c 2d -p nnUNetPlans -f 0 -tr nnUNetTrainer" in told
+        assert not (tmp_path / "out").exists()
+
+    def test_a_teacher(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        assert "is a teacher" in self.refusal(dataset, tmp_path / "out", TEACHER)
+
+    def test_fold_all(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        assert "name a fold's number" in self.refusal(dataset, tmp_path / "out", fold="all")
+
+    def test_missing_raw_images(self, dataset: PreprocessedDataset, tmp_path: Path, nnunet_folders: Path) -> None:
+        (nnunet_folders / "raw" / dataset.name / "labelsTr" / f"{dataset.cases[0]}.nii.gz").unlink()
+        assert f"validation case {dataset.cases[0]}" in self.refusal(dataset, tmp_path / "out")
+
+    def test_scores_of_other_settings_or_weights(
+        self,
+        dataset: PreprocessedDataset,
+        tmp_path: Path,
+        make_trainer: MakeTrainer,  # noqa: F811
+    ) -> None:
+        output = tmp_path / "out"
+        stress(load(dataset), 0, [ONE], output, severities=1, device="cpu", mirroring=False)
+        assert "severities, mirroring" in self.refusal(dataset, output, severities=2)
+        (trainer,) = train(make_trainer, dataset, ONE)
+        with torch.no_grad():
+            next(trainer.network.parameters()).add_(1)
+        finish(trainer)
+        assert f"weights of {ONE}" in self.refusal(dataset, output, mirroring=False)
+
+    @pytest.mark.parametrize("content", ["[]", "{", '{"settings": 1}'])
+    def test_a_damaged_record(self, dataset: PreprocessedDataset, tmp_path: Path, content: str) -> None:
+        (tmp_path / "stress.json").write_text(content)
+        assert "damaged" in self.refusal(dataset, tmp_path)
+
+    def test_damaged_scores(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        (tmp_path / "stress.csv").write_text("a,b\n1,2\n")
+        assert "belongs to no stress.json" in self.refusal(dataset, tmp_path)
+        planned = load(dataset)
+        stress(planned, 0, [ONE], tmp_path / "out", severities=1, device="cpu", mirroring=False)
+        (tmp_path / "out" / "stress.csv").write_text("a,b\n1,2\n")
+        assert "is no table of scores" in self.refusal(dataset, tmp_path / "out", mirroring=False)
