@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="steps of each trainer")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path, help="picture of the parts of a step")
     args = parser.parse_args()
     args.p = args.p or PLANNERS[args.network][1]
     os.environ.update(with_trainers())
@@ -83,6 +84,8 @@ def main() -> None:
             seconds, parts = measure([*TRAINERS, *(IDEAS if args.ideas else ())], args)
             memory = {} if args.ideas else {name: alone(name, args) for name in TRAINERS}
         report(seconds, parts, memory, args)
+        if args.figure and parts:
+            draw_parts(parts, args.figure)
 
 
 # -------------------------------------------------------------------- data
@@ -376,6 +379,42 @@ def report(
             "seconds": seconds,
         }
         args.json.write_text(json.dumps(content, indent=1))
+
+
+def draw_parts(parts: dict[str, dict[str, float]], file: Path) -> None:
+    """Stacked bars of the parts of a step, seconds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colours = {
+        "forward pass": "#0072B2",
+        "segmentation loss": "#56B4E9",
+        "backward pass": "#999999",
+        "optimizer": "#009E73",
+        "averaging": "#F0E442",
+        "teacher's forward pass": "#E69F00",
+        "distillation loss": "#D55E00",
+    }
+    figure = Figure(figsize=(8, 2.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for row, found in enumerate(parts.values()):
+        left = 0.0
+        for part, colour in colours.items():
+            width = 1e3 * found.get(part, 0.0)
+            axes.barh(row, width, left=left, color=colour, label=part if row else None)
+            left += width
+    axes.set(yticks=range(len(parts)), yticklabels=list(parts), xlabel="ms per step")
+    axes.invert_yaxis()
+    axes.legend(
+        *axes.get_legend_handles_labels(),
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )
+    figure.savefig(file, metadata={"Date": None})
 
 
 def processor() -> str:
