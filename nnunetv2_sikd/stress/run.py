@@ -34,7 +34,7 @@ from nnunetv2_sikd.stress.show import draw_curves, draw_shifts
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.lookup import find_trainer
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
-from nnunetv2_sikd.training import fold_folder
+from nnunetv2_sikd.training import check_trained_by, fold_folder
 
 _RECORD, _SCORES = "stress.json", "stress.csv"
 
@@ -94,8 +94,9 @@ def stress(
         raise SIKDError("-f all: has trained on every case, so none is left to validate on; name a fold's number")
     checkpoints = {name: _checkpoint(planned, name, fold) for name in dict.fromkeys(trainers)}
     cases = _spread(validation_cases(planned, fold), num_cases)
-    files = _raw_files(planned, cases)
     check_device(device)
+    networks = {name: _predictor(planned, checkpoints[name], name, device, mirroring) for name in checkpoints}
+    files = _raw_files(planned, cases)
     make_folder(output)
     refusal = f"{output}: another process is writing scores there; wait for it, or name another folder with -o"
     with only_here(output / ".lock", refusal):
@@ -118,8 +119,7 @@ def stress(
             raw = _load(planned, case, *files[case])
             example = example or raw
             if left:
-                networks = {name: _predictor(planned, checkpoints[name], name, device, mirroring) for name in left}
-                scores += _score(planned, raw, networks, severities)
+                scores += _score(planned, raw, {name: networks[name] for name in left}, severities)
                 _write(output, scores, record)
         if example is not None and not (output / "shifts.png").is_file():
             draw_shifts(example.image, example.label[0], severities, output / "shifts.png")
@@ -149,6 +149,8 @@ def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> di
             f"{file}: not there, {name} is not trained to its end; run nnUNetv2_sikd train -d {planned.dataset_name} "
             f"-c {planned.name} -p {planned.plans_json['plans_name']} -f {fold} -tr {name}"
         )
+    if trainer is not None:  # whatever others keep in theirs
+        check_trained_by(file, name)
     return read_checkpoint(file)
 
 
@@ -159,18 +161,21 @@ def _spread(cases: Sequence[str], number: int | None) -> list[str]:
 
 
 def _raw_files(planned: PlannedConfiguration, cases: Sequence[str]) -> dict[str, tuple[list[Path], Path]]:
+    """Images and label file of each case, checked before anything is predicted."""
     raw = Path(str(nnUNet_raw)) / planned.dataset_name
     files = training_cases(raw, planned.dataset_json)
     missing = [case for case in cases if case not in files or not files[case][1].is_file()]
     if missing:
         raise SIKDError(f"{raw}: has no image or no label of validation case {missing[0]}; put the raw data back")
+    reader = planned.plans.image_reader_writer_class()
+    table = LabelTable.from_dataset_json(planned.dataset_json, planned.dataset_json_file)
+    for case in tqdm(cases, desc="Checking raw data", unit="case"):
+        check_case(*files[case], reader, table, len(planned.configuration.normalization_schemes))
     return files
 
 
 def _load(planned: PlannedConfiguration, name: str, images: list[Path], label: Path) -> RawCase:
     reader = planned.plans.image_reader_writer_class()
-    table = LabelTable.from_dataset_json(planned.dataset_json, planned.dataset_json_file)
-    check_case(images, label, reader, table, len(planned.configuration.normalization_schemes))
     image, properties = reader.read_images([str(file) for file in images])
     segmentation, _ = reader.read_seg(str(label))
     return RawCase(name, image.astype(np.float32), segmentation.astype(np.int16), properties)
@@ -183,8 +188,7 @@ def _predictor(
     planned: PlannedConfiguration, checkpoint: dict[str, Any], name: str, device: str, mirroring: bool
 ) -> nnUNetPredictor:
     where = torch.device(device)
-    file = Path(name)
-    network = build_network(planned, find_trainer(name, "-tr"), file, checkpoint, where)
+    network = build_network(planned, find_trainer(name, "-tr"), Path(name), checkpoint, where)
     predictor = nnUNetPredictor(
         use_mirroring=mirroring,
         perform_everything_on_device=device == "cuda",

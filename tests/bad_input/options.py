@@ -17,11 +17,12 @@ from tests.bad_input.text_files import (
     SPLITS,
     STOCK_STUDENT,
     STOCK_TEACHER,
+    STRESS,
     TRAIN,
 )
 from tests.bad_input.workspace import STUDENT, TEACHER, TINY
 
-_WITH_DATASET = ("prepare -d 901", PREPROCESS, TRAIN, PREDICT, FIGURES, EXPORT, AVERAGE)
+_WITH_DATASET = ("prepare -d 901", PREPROCESS, TRAIN, PREDICT, FIGURES, STRESS, EXPORT, AVERAGE)
 _CHOICES = (r"(?<=\()choose from .*(?=\))",)
 
 
@@ -50,6 +51,8 @@ def parser_rows() -> list[Row]:
         row("tolerance infinite", "evaluate labels predictions --tolerance inf", "'inf' is no number of at least 0"),
         row("predictions missing", "evaluate labels", "PRED_FOLDER"),
         row("slice negative", "figures -d 901 -f 0 -o figures --slice -1", "'-1' is no slice's number"),
+        row("trainer missing", "stress -d 901 -f 0 -o stressed", "-tr"),
+        row("no severity", f"{STRESS} --severities 0", "'0' is no whole number of at least 1"),
         row("seed a word", "benchmark tiny.yaml --seeds one", "'one'"),
         row("file missing", "report", "BENCHMARK"),
         row("zip missing", "export -d 901", "-o"),
@@ -179,6 +182,41 @@ def fold_rows() -> list[Row]:
             ("-device cuda: PyTorch finds none",),
         ),
         Row("GPU that is not there", f"{FIGURES} -device cuda", ("-device cuda: PyTorch finds none",)),
+        Row("GPU that is not there", STRESS.replace("cpu", "cuda"), ("-device cuda: PyTorch finds none",)),
+        Row("fold 99", STRESS.replace("-f 0", "-f 99"), ("fold_99", "not trained to its end")),
+        Row("fold of all cases", STRESS.replace("-f 0", "-f all"), ("-f all", "name a fold's number")),
+        Row("teacher", STRESS.replace(STUDENT, TEACHER), (f"-tr {TEACHER}", "is a teacher")),
+        Row(
+            "trainer unknown",
+            STRESS.replace(STUDENT, "nnUNetTrainer_SIKDStudnet"),
+            ("nnUNetTrainer_SIKDStudnet", "not trained to its end"),
+        ),
+        Row(
+            "raw label of a validation case missing",
+            STRESS,
+            (f"raw/{TINY}", "no label of validation case case_00"),
+            remove(f"raw/{TINY}/labelsTr/case_00.nii.gz"),
+        ),
+        Row(
+            "raw image of a validation case damaged",
+            STRESS,
+            (f"raw/{TINY}/imagesTr/case_00_0000.nii.gz", "cannot be read"),
+            write(f"raw/{TINY}/imagesTr/case_00_0000.nii.gz", "no image"),
+        ),
+        Row(
+            "scores in the folder that nobody knows",
+            STRESS,
+            ("stressed/stress.csv", "belongs to no stress.json"),
+            write("stressed/stress.csv", "case,dice"),
+            leaves=("stressed/.lock",),
+        ),
+        Row(
+            "record of the scores damaged",
+            STRESS,
+            ("stressed/stress.json", "damaged"),
+            write("stressed/stress.json", "[]"),
+            leaves=("stressed/.lock",),
+        ),
         Row("GPU that is not there", "demo -o demo -device cuda", ("-device cuda: PyTorch finds none",)),
         Row(
             "GPU that is not there",
@@ -302,6 +340,7 @@ def output_rows() -> list[Row]:
         (PREDICT, "predicted", "trained"),
         (EVALUATE, "measured", "trained"),
         (FIGURES, "figures", "trained"),
+        (STRESS, "stressed", "trained"),
         ("demo -o demo", "demo", "trained"),
     ):
         rows += [

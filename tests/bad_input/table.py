@@ -21,6 +21,7 @@ COMMANDS = (
     "export",
     "average",
     "figures",
+    "stress",
     "demo",
 )
 

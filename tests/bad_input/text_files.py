@@ -22,6 +22,7 @@ PREPARE, PREPROCESS, TRAIN = "prepare -d 901", "preprocess -d 901 -np 1", "train
 PREDICT = "predict -d 901 -f 0 -i images -o predicted -device cpu"
 EVALUATE = "evaluate labels predictions -o measured"
 FIGURES, EXPORT = "figures -d 901 -f 0 -o figures", "export -d 901 -f 0 -o student.zip"
+STRESS = f"stress -d 901 -f 0 -tr {STUDENT} -o stressed -device cpu"
 AVERAGE = "average -d 901 -i images -l labels -o averaged"
 BENCHMARK, REPORT = "benchmark tiny.yaml -device cpu --dry-run", "report made_up.yaml -o output"
 STOCK_STUDENT = f"nnUNetv2_train 901 2d 0 -tr {STUDENT} -device cpu"
@@ -266,7 +267,7 @@ def rows() -> list[Row]:
             for title, damage, says in _EDITED_DESCRIPTION
         ],
     ]
-    for command in (PREPARE, TRAIN, PREDICT, FIGURES, AVERAGE):
+    for command in (PREPARE, TRAIN, PREDICT, FIGURES, STRESS, AVERAGE):
         chosen = [
             each
             for each in _EDITED_PLANS
@@ -311,6 +312,7 @@ def rows() -> list[Row]:
     ]
     rows += split_rows(TRAIN)
     rows += split_rows(FIGURES)
+    rows += split_rows(STRESS)
     rows += json_rows(EVALUATE, "predictions/dataset.json", "dataset.json of the predictions")
     rows += json_rows(EVALUATE, "labels/dataset.json", "dataset.json of the references")
     for trainer, what, command in (
@@ -319,6 +321,7 @@ def rows() -> list[Row]:
         (STUDENT, "student's checkpoint", EXPORT),
         (STUDENT, "student's checkpoint", TRAIN),
         (STUDENT, "student's checkpoint", PREDICT),
+        (STUDENT, "student's checkpoint", STRESS),
     ):
         rows += checkpoint_rows(command, trainer, what)
     rows += benchmark_rows(BENCHMARK, "tiny.yaml", "to compare")
