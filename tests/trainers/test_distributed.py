@@ -29,6 +29,7 @@ from tests.trainers.conftest import STUDENT, TEACHER, MakeTrainer, start_student
 from tests.trainers.ranks import WORLD_SIZE, Ranks, run_ddp_on_cpu
 
 COPY_VIEW = STUDENT.replace("_2ep", "_copyView_2ep")
+BALANCED = STUDENT.replace("_2ep", "_classBalanced_2ep")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,9 @@ def make_dataset(folders: Path, **kind: Any) -> PreprocessedDataset:
         (COPY_VIEW, {}),
         (STUDENT, {"dim": 3}),  # Dice per image; in 2D it is that of the batch
         (STUDENT, {"regions": True}),
+        (BALANCED, {}),
     ],
-    ids=["teacher", "student", "copy-view", "3d", "regions"],
+    ids=["teacher", "student", "copy-view", "3d", "regions", "class-balanced"],
 )
 def test_gradients_are_those_of_one_process_on_the_joint_batch(
     ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, name: str, kind: dict[str, Any]
@@ -127,18 +129,19 @@ def joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("annotated", ["some", "none"])
+@pytest.mark.parametrize("name", [STUDENT, BALANCED])
 def test_pixels_count_alike_in_whichever_process_they_are(
-    ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, annotated: str
+    ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, annotated: str, name: str
 ) -> None:
     """Of the distillation; nnU-Net's cross-entropy takes its mean over the annotated pixels of each process."""
     dataset = make_dataset(nnunet_folders, ignore=True)
-    student = start_student(make_trainer, dataset)
+    student = start_student(make_trainer, dataset, name)
     parts = [next(student.dataloader_train) for _ in range(WORLD_SIZE)]
     for scale in parts[1]["target"]:
         scale[..., : scale.shape[-1] if annotated == "none" else scale.shape[-1] // 2] = IGNORE_LABEL
     expected = distillation_of(student, joined(parts))
 
-    found = ranks.run(distillation_in_rank, dataset, student.network.state_dict(), parts, folder=nnunet_folders)
+    found = ranks.run(distillation_in_rank, dataset, name, student.network.state_dict(), parts, folder=nnunet_folders)
 
     for gradients, _ in found:
         assert any(gradient.abs().max() > 1e-3 for gradient in expected[0].values())
@@ -148,9 +151,9 @@ def test_pixels_count_alike_in_whichever_process_they_are(
 
 
 def distillation_in_rank(
-    rank: int, dataset: PreprocessedDataset, weights: dict[str, torch.Tensor], batches: list[Any]
+    rank: int, dataset: PreprocessedDataset, name: str, weights: dict[str, torch.Tensor], batches: list[Any]
 ) -> tuple[dict[str, torch.Tensor], float]:
-    student = trainer_in_rank(dataset, STUDENT)
+    student = trainer_in_rank(dataset, name)
     student.on_train_start()
     student.network.module.load_state_dict(weights)
     return distillation_of(student, batches[rank])
