@@ -82,6 +82,31 @@ class ClassJitterTransform(ImageOnlyTransform):
         return softened[0]
 
 
+class WithOwnRandomness(BasicTransform):
+    """A transform whose random numbers leave those of all others as they are without it.
+
+    So trainers of one seed see the same patches, with and without it.
+
+    Args:
+        transform: Draws from torch's global generator alone.
+    """
+
+    def __init__(self, transform: BasicTransform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Apply the transform, seeded with the next random number."""
+        before = torch.get_rng_state()
+        try:
+            # The generator of the CPU alone: a forked process of the data loader cannot reach a GPU's.
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (1,))))
+            result: dict[str, Any] = self.transform(**data_dict)
+            return result
+        finally:
+            torch.set_rng_state(before)
+
+
 class KeepForTeacherTransform(BasicTransform):
     """Keep the image as it is now for the teacher, unless a stored copy comes along; later steps alter the student's.
 
@@ -109,7 +134,7 @@ def with_class_jitter(
     if share == 0:
         return pipeline
     steps: list[BasicTransform] = [KeepForTeacherTransform()] if keep else []
-    steps.append(RandomTransform(ClassJitterTransform(ignore_label=ignore_label), share))
+    steps.append(WithOwnRandomness(RandomTransform(ClassJitterTransform(ignore_label=ignore_label), share)))
     # What is outside the non-zero mask keeps the value that it has in prediction, too.
     steps += [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
     place = end_of_augmentation(pipeline)

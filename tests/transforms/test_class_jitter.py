@@ -108,6 +108,19 @@ class TestWithinStockAugmentation:
             assert torch.equal(ours["segmentation"], stock["segmentation"])
             assert not torch.allclose(ours["image"], stock["image"])
 
+    def test_draws_aside(self) -> None:
+        image, label = torch.randn(1, 24, 28), make_label((24, 28))
+        pipeline = with_class_jitter(stock_transforms((24, 28), False), 1.0, None)
+        torch.manual_seed(0)
+        first, second = (pipeline(image=image.clone(), segmentation=label.clone())["image"] for _ in range(2))
+        after = torch.rand(3)
+        torch.manual_seed(0)
+        stock = stock_transforms((24, 28), False)
+        for _ in range(2):
+            stock(image=image.clone(), segmentation=label.clone())
+        assert torch.equal(torch.rand(3), after)
+        assert not torch.allclose(first - image, second - image)
+
     def test_share(self) -> None:
         image, label = torch.randn(1, 24, 28), make_label((24, 28))
         pipeline = with_class_jitter(stock_transforms((24, 28), False), 0.25, None, keep=True)
