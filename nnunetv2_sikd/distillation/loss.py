@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import distributed as dist
 from torch import nn
+
+FeatureLoss = Literal["mse", "normalised", "cosine"]
 
 
 def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -33,6 +35,64 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Ten
         )
     mean: torch.Tensor = _FeatureMSE.apply(student, teacher, weights)
     return mean
+
+
+def feature_variance(teacher: torch.Tensor, weights: torch.Tensor | None = None, *, ddp: bool = False) -> torch.Tensor:
+    """Variance of a teacher's features around the mean of each feature, in float32 or better.
+
+    The mean squared error divided by it is the share of the teacher's features that the student has not learnt, whatever
+    their scale: 1 for a student that knows their means alone.
+
+    Args:
+        teacher: Features.
+        weights: Of the pixels, see :func:`feature_mse`.
+        ddp: Over the pixels of all processes.
+
+    Shape:
+        - teacher: ``(B, C, *spatial)``
+        - weights: ``(B, 1, *spatial)``
+        - result: scalar, above 0
+    """
+    values = teacher.to(torch.promote_types(teacher.dtype, torch.float32))
+    weighting = torch.ones_like(values[:, :1]) if weights is None else weights.to(values.dtype)
+    axes = [0, *range(2, values.ndim)]
+    sums = torch.stack(
+        [
+            (weighting * values).sum(axes),
+            (weighting * values.square()).sum(axes),
+            weighting.sum().expand(values.shape[1]),
+        ]
+    )
+    if ddp:
+        dist.all_reduce(sums)
+    first, second, total = sums
+    total = total.clamp(min=1e-6)
+    return (second / total - (first / total).square()).mean().clamp(min=1e-6)
+
+
+def cosine_distance(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over the pixels of 1 - cos between the feature vectors, in float32 whatever autocast does.
+
+    Args:
+        student: Features that receive the gradient.
+        teacher: Features of the frozen teacher.
+        weights: Of the pixels, see :func:`feature_mse`.
+
+    Shape:
+        - student, teacher: ``(B, C, *spatial)``
+        - weights: ``(B, 1, *spatial)``
+        - result: scalar, 0 to 2
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
+        )
+    with torch.autocast(student.device.type, enabled=False):
+        dtype = _precise(student)
+        distance = 1 - nn.functional.cosine_similarity(student.to(dtype), teacher.to(dtype), dim=1)[:, None]
+        if weights is None:
+            return distance.mean()
+        return (distance * weights).sum() / weights.sum().clamp(min=1)
 
 
 def class_weights(
@@ -130,11 +190,15 @@ class DistillationLoss(nn.Module):
         segmentation: nnU-Net's loss.
         alpha: Weight α of the distillation.
         capture: Source of the student's features; has ``take()``.
+        kind: ``mse`` (Eq. 3), ``normalised`` (divided by the variance of the teacher's features) or ``cosine``.
         ddp: Several processes train together, each on its part of the batch.
     """
 
-    def __init__(self, segmentation: nn.Module, alpha: float, capture: Any, ddp: bool = False) -> None:
+    def __init__(
+        self, segmentation: nn.Module, alpha: float, capture: Any, ddp: bool = False, kind: FeatureLoss = "mse"
+    ) -> None:
         super().__init__()
+        self.kind = kind
         self.ddp = ddp
         self.segmentation = segmentation
         self.alpha = alpha
@@ -167,7 +231,10 @@ class DistillationLoss(nn.Module):
         if self._expected is None:
             return segmentation
         teacher, weights = self._expected
-        distillation = feature_mse(self.capture.take(), teacher, weights)
+        compare = cosine_distance if self.kind == "cosine" else feature_mse
+        distillation = compare(self.capture.take(), teacher, weights)
+        if self.kind == "normalised":
+            distillation = distillation / feature_variance(teacher, weights, ddp=self.ddp)
         if self.ddp:
             counted = torch.ones_like(teacher[:, :1], dtype=torch.bool) if weights is None else weights
             distillation = distillation * share_of_ranks(counted.sum())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nnunetv2_sikd.distillation.loss import FeatureLoss
+
 TeacherInput = Literal["class_average", "image", "label_map"]
 TeacherView = Literal["patch", "copy"]
 JitterTarget = Literal["clean", "jittered"]
@@ -30,6 +32,10 @@ class SIKDSettings:
         jitter_target: What a student with jitter is to match: features of the image as it was before (*clean*, by a
             teacher that was trained without jitter), or of the average of what the student sees (*jittered*, by one
             that was trained with it).
+        feature_loss: How features are compared: their mean squared error (*mse*, Eq. 3), the same divided by the
+            variance of the teacher's (*normalised*), or the *cosine* distance of the feature vectors.
+        alpha_decay: Whether α falls to 0 over the training as nnU-Net's learning rate does, so that it ends with the
+            segmentation alone.
         class_balanced: Whether each class has the same weight in the distillation loss, instead of each pixel.
     """
 
@@ -40,6 +46,8 @@ class SIKDSettings:
     class_jitter: float = 0.0
     jitter_target: JitterTarget = "clean"
     class_balanced: bool = False
+    feature_loss: FeatureLoss = "mse"
+    alpha_decay: bool = False
 
 
 @dataclass(frozen=True)

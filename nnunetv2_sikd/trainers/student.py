@@ -59,7 +59,10 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
     def _build_loss(self) -> nn.Module:
         # nnU-Net calls this after wrapping the network and before its first use: the latest moment at which
         # a capture still becomes part of a compiled graph.
-        return DistillationLoss(super()._build_loss(), self.sikd.alpha, PenultimateCapture(self.network), self.is_ddp)
+        capture = PenultimateCapture(self.network)
+        return DistillationLoss(
+            super()._build_loss(), self.sikd.alpha, capture, self.is_ddp, kind=self.sikd.feature_loss
+        )
 
     # ---------------------------------------------------------------- data
 
@@ -194,6 +197,21 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         }
         return list(labels) if self.label_manager.has_regions else sorted(labels, key=lambda name: int(labels[name]))
 
+    def on_train_epoch_start(self) -> None:
+        """Start an epoch as nnU-Net does, with the weight of the distillation that it has in this epoch."""
+        super().on_train_epoch_start()
+        self.loss.alpha = self.alpha_of(self.current_epoch)
+
+    def alpha_of(self, epoch: int) -> float:
+        """α in an epoch; where it decays, by the exponent of nnU-Net's learning rate.
+
+        Args:
+            epoch: Counted from 0.
+        """
+        if not self.sikd.alpha_decay:
+            return self.sikd.alpha
+        return float(self.sikd.alpha * (1 - epoch / self.num_epochs) ** 0.9)
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's training step on the student, whose loss also sees the teacher's features."""
         data, target = self._to_device(batch)
@@ -240,7 +258,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         self.logger.log(_LOG_KEY, distillation, self.current_epoch)
         self.print_to_log_file(
             f"segmentation_loss {float(mean[0]):.4f}, distillation_loss {distillation:.4f} "
-            f"(times alpha {self.sikd.alpha:g}: {self.sikd.alpha * distillation:.4f})"
+            f"(times alpha {self.loss.alpha:g}: {self.loss.alpha * distillation:.4f})"
         )
 
     def on_epoch_end(self) -> None:

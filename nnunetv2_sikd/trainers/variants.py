@@ -2,8 +2,8 @@
 
 nnU-Net keeps a trainer's name and nothing else, so the name holds every setting::
 
-    nnUNetTrainer_SIKDStudent [_alpha1] [_copyView | _teacherOnImages | _teacherOnLabelMaps] [_classBalanced]
-        [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
+    nnUNetTrainer_SIKDStudent [_alpha1] [_alphaDecay] [_copyView | _teacherOnImages | _teacherOnLabelMaps]
+        [_normalised | _cosine] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter] [seed] [schedule]
@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
+from nnunetv2_sikd.distillation.loss import FeatureLoss
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
 from nnunetv2_sikd.trainers.cost import CostRecord
 from nnunetv2_sikd.trainers.regimes import ClassJitter, GeometricCE
@@ -48,8 +49,9 @@ _TEACHER = re.compile(
     "nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _JITTER + _REGIME + _SEED + _SCHEDULE
 )
 _STUDENT = re.compile(
-    f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?"
-    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<balanced>_classBalanced)?"
+    f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
+    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?"
+    "(?:_(?P<loss>normalised|cosine))?(?P<balanced>_classBalanced)?"
     f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
@@ -84,7 +86,18 @@ def shipped_trainers() -> list[str]:
         *(f"nnUNetTrainer_{schedule}" for schedule in _SHORT),
         *(f"{trainer}_DA5" for trainer in (teacher, student)),
         *(f"{trainer}_classJitter" for trainer in (teacher, student, "nnUNetTrainer", "nnUNetTrainerDA5")),
-        *(f"{student}_{setting}" for setting in ("classBalanced", "classJitterBoth", "classBalanced_classJitter")),
+        *(
+            f"{student}_{setting}"
+            for setting in (
+                "alphaDecay",
+                "normalised",
+                "cosine",
+                "classBalanced",
+                "classJitterBoth",
+                "alphaDecay_classJitter",
+                "classBalanced_classJitter",
+            )
+        ),
         *(f"{trainer}_geometricCE" for trainer in (teacher, student, "nnUNetTrainer")),
         *(
             f"{trainer}_seed0{schedule}"
@@ -159,6 +172,8 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         class_jitter=share,
         jitter_target="jittered" if match["both"] else "clean",
         class_balanced=match["balanced"] is not None,
+        feature_loss=cast(FeatureLoss, match["loss"] or "mse"),
+        alpha_decay=match["decay"] is not None,
     )
     teacher = (
         "nnUNetTrainer_SIKDTeacher"

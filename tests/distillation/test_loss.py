@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from nnunetv2_sikd.distillation.loss import DistillationLoss, class_weights, feature_mse
+from nnunetv2_sikd.distillation.loss import (
+    DistillationLoss,
+    class_weights,
+    cosine_distance,
+    feature_mse,
+    feature_variance,
+)
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
 from tests.helpers import make_network
 
 STUDENT = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # one image, two features, two pixels
 TEACHER = torch.tensor([[[[1.0, 4.0]], [[0.0, 8.0]]]])  # squared differences: 0, 4 and 9, 16
+
+
+GENERATOR = torch.Generator().manual_seed(2)
 
 
 class TestFeatureMSE:
@@ -115,6 +126,51 @@ class TestWeights:
         loss.backward()
         assert loss.item() == 0
         assert torch.equal(student.grad, torch.zeros(1, 2, 4))
+
+
+class TestOtherFeatureLosses:
+    student, teacher = torch.randn(2, 3, 4, 6, 5, generator=GENERATOR, dtype=torch.float64) * 3 + 1
+    weights = torch.rand(3, 1, 6, 5, generator=GENERATOR, dtype=torch.float64)
+
+    def test_variance_is_that_around_the_mean_of_each_feature(self) -> None:
+        expected = self.teacher.var(dim=(0, 2, 3), correction=0).mean().item()
+        assert feature_variance(self.teacher).item() == pytest.approx(expected, rel=1e-9)
+        mean = (self.weights * self.teacher).sum((0, 2, 3), keepdim=True) / self.weights.sum()
+        weighted = (self.weights * (self.teacher - mean).square()).sum((0, 2, 3)) / self.weights.sum()
+        assert feature_variance(self.teacher, self.weights).item() == pytest.approx(weighted.mean().item(), rel=1e-9)
+
+    def test_normalised_does_not_depend_on_the_scale_and_is_1_for_the_means(self) -> None:
+        def loss(student: torch.Tensor, teacher: torch.Tensor) -> float:
+            distillation = DistillationLoss(nn.MSELoss(), 1.0, StandInCapture(student), kind="normalised")
+            distillation.expect(teacher)
+            return distillation(torch.zeros(1), torch.zeros(1)).item()
+
+        assert loss(5 * self.student, 5 * self.teacher) == pytest.approx(loss(self.student, self.teacher), rel=1e-6)
+        means = self.teacher.mean((0, 2, 3), keepdim=True).expand_as(self.teacher)
+        assert loss(means, self.teacher) == pytest.approx(1)
+
+    def test_flat_features_divide_by_no_zero(self) -> None:
+        assert feature_variance(torch.ones(1, 2, 3, 3)).item() > 0
+        assert feature_variance(torch.ones(1, 2, 3, 3), torch.zeros(1, 1, 3, 3, dtype=torch.bool)).item() > 0
+
+    def test_cosine_by_hand(self) -> None:
+        # pixels: (1, 3) and (1, 0); (2, 4) and (4, 8)
+        expected = (1 - 1 / math.sqrt(10) + 0) / 2
+        assert cosine_distance(STUDENT, TEACHER).item() == pytest.approx(expected, abs=1e-6)
+        mask = torch.tensor([False, True]).reshape(1, 1, 1, 2)
+        assert cosine_distance(STUDENT, TEACHER, mask).item() == pytest.approx(0, abs=1e-6)
+        assert cosine_distance(STUDENT, TEACHER, torch.zeros_like(mask)).item() == 0
+
+    def test_cosine_gradient(self) -> None:
+        student = self.student.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x: cosine_distance(x, self.teacher, self.weights), (student,))
+        half = STUDENT.half().requires_grad_()
+        cosine_distance(half, TEACHER.half()).backward()
+        assert half.grad.dtype == torch.float16
+
+    def test_shapes_that_differ(self) -> None:
+        with pytest.raises(ValueError, match="differ in shape"):
+            cosine_distance(STUDENT, TEACHER[..., :1])
 
 
 class StandInCapture:

@@ -30,6 +30,8 @@ from tests.trainers.ranks import WORLD_SIZE, Ranks, run_ddp_on_cpu
 
 COPY_VIEW = STUDENT.replace("_2ep", "_copyView_2ep")
 BALANCED = STUDENT.replace("_2ep", "_classBalanced_2ep")
+NORMALISED = STUDENT.replace("_2ep", "_normalised_2ep")
+COSINE = STUDENT.replace("_2ep", "_cosine_2ep")
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,10 @@ def make_dataset(folders: Path, **kind: Any) -> PreprocessedDataset:
         (STUDENT, {"dim": 3}),  # Dice per image; in 2D it is that of the batch
         (STUDENT, {"regions": True}),
         (BALANCED, {}),
+        (NORMALISED, {}),
+        (COSINE, {}),
     ],
-    ids=["teacher", "student", "copy-view", "3d", "regions", "class-balanced"],
+    ids=["teacher", "student", "copy-view", "3d", "regions", "class-balanced", "normalised", "cosine"],
 )
 def test_gradients_are_those_of_one_process_on_the_joint_batch(
     ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, name: str, kind: dict[str, Any]
@@ -129,7 +133,7 @@ def joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("annotated", ["some", "none"])
-@pytest.mark.parametrize("name", [STUDENT, BALANCED])
+@pytest.mark.parametrize("name", [STUDENT, BALANCED, NORMALISED])
 def test_pixels_count_alike_in_whichever_process_they_are(
     ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, annotated: str, name: str
 ) -> None:

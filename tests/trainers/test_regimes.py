@@ -12,7 +12,7 @@ import torch
 from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 
 from nnunetv2_sikd.averaging import class_average
-from nnunetv2_sikd.distillation.loss import feature_mse
+from nnunetv2_sikd.distillation.loss import cosine_distance, feature_mse, feature_variance
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.seeded import seed_generators
@@ -102,7 +102,7 @@ class TestClassJitter:
         dataset = make_dataset(nnunet_folders)
         teacher = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
         teacher.initialize()
-        for setting in ("class_jitter", "jitter_target", "class_balanced"):
+        for setting in ("class_jitter", "jitter_target", "class_balanced", "feature_loss", "alpha_decay"):
             del teacher.my_init_kwargs["sikd"][setting]
         file = finish(teacher)
         continued = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
@@ -133,6 +133,38 @@ class TestClassBalanced:
         assert parts[1].item() == pytest.approx(expected, rel=1e-4)
         assert feature_mse(maps[0].detach(), teacher).item() != pytest.approx(expected, rel=1e-2)
         assert (weights[label == ignored] == 0).all() if ignored is not None else (weights > 0).all()
+
+
+class TestFeatureLosses:
+    @pytest.mark.parametrize("kind", ["normalised", "cosine"])
+    def test_is_what_is_learnt(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer, kind: str) -> None:
+        student = start_student(make_trainer, dataset, f"{STUDENT}_{kind}{SCHEDULE}")
+        maps: list[torch.Tensor] = []
+        student.network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+        batch = next(student.dataloader_train)
+        _, teacher_input, weights = student._teacher_input(batch["data"], batch["target"])
+        teacher = student.teacher.features(teacher_input)
+        parts = student.train_step(batch)["parts"]
+        found = maps[0].detach()
+        expected = cosine_distance(found, teacher, weights)
+        if kind == "normalised":
+            expected = feature_mse(found, teacher, weights) / feature_variance(teacher, weights)
+        assert parts[1].item() == pytest.approx(expected.item(), rel=1e-4)
+
+    def test_alpha_decays_as_the_learning_rate(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        student = start_student(make_trainer, dataset, f"{STUDENT}_alpha4_alphaDecay_10epochs_2iterations")
+        seen = []
+        for student.current_epoch in range(10):
+            student.on_train_epoch_start()
+            rate = student.optimizer.param_groups[0]["lr"] / student.initial_lr
+            assert student.loss.alpha / 4 == pytest.approx(rate, rel=1e-6)
+            seen.append(student.loss.alpha)
+        assert seen == sorted(seen, reverse=True)
+        constant = start_student(make_trainer, dataset, f"{STUDENT}_alpha4_10epochs_2iterations")
+        constant.current_epoch = 9
+        constant.on_train_epoch_start()
+        assert constant.loss.alpha == 4
 
 
 class TestGeometricCE:

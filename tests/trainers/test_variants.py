@@ -38,6 +38,11 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (f"{STUDENT}_alpha1_copyView_DA5_seed0_20epochs", SIKDSettings(alpha=1.0, teacher_view="copy")),
         (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
         (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.5)),
+        (f"{STUDENT}_alpha1_alphaDecay_cosine", SIKDSettings(alpha=1.0, alpha_decay=True, feature_loss="cosine")),
+        (
+            f"{STUDENT}_copyView_normalised_classBalanced",
+            SIKDSettings(teacher_view="copy", feature_loss="normalised", class_balanced=True),
+        ),
         (
             f"{STUDENT}_alpha1_classBalanced_classJitter0p25_DA5_seed0_20epochs",
             SIKDSettings(alpha=1.0, class_balanced=True, class_jitter=0.25),
@@ -161,6 +166,8 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{TEACHER}_classJitterBoth",
         f"{TEACHER}_classBalanced",
         f"{STUDENT}_classJitter_classBalanced",
+        f"{STUDENT}_cosine_alphaDecay",
+        f"{STUDENT}_normalised_cosine",
         f"{STUDENT}_DA5_geometricCE",
         f"{STUDENT}_classJitter0p0",
         "something",
