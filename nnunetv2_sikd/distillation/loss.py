@@ -40,8 +40,8 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Ten
 def feature_variance(teacher: torch.Tensor, weights: torch.Tensor | None = None, *, ddp: bool = False) -> torch.Tensor:
     """Variance of a teacher's features around the mean of each feature, in float32 or better.
 
-    The mean squared error divided by it is the share of the teacher's features that the student has not learnt, whatever
-    their scale: 1 for a student that knows their means alone.
+    The mean squared error divided by it is the share of the teacher's features that the student has not learnt,
+    whatever their scale: 1 for a student that knows their means alone.
 
     Args:
         teacher: Features.
