@@ -122,10 +122,11 @@ def load_networks(
 
 def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     """Name of the stock trainer with a student's augmentation, seed and schedule."""
-    name = re.sub("_SIKDTeacher(?:_onImages|_onLabelMaps)?", "", student.teacher_class.__name__)
-    if "_DA5" in name:
-        name = name.replace("_DA5", "").replace("nnUNetTrainer", "nnUNetTrainerDA5")
-    return name
+    rest = re.sub("^nnUNetTrainer_SIKDTeacher(?:_on(?:Images|LabelMaps))?", "", student.teacher_class.__name__)
+    rest = re.sub("^_classJitter(?:[0-9p]+)?", "", rest)
+    jitter = re.search("(_classJitter)(?:Both)?([0-9p]*)", student.__name__)
+    strong = "DA5" if rest.startswith("_DA5") else ""
+    return f"nnUNetTrainer{strong}{''.join(jitter.groups()) if jitter else ''}{rest.removeprefix('_DA5')}"
 
 
 def build_network(

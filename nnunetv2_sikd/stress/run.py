@@ -29,7 +29,7 @@ from nnunetv2_sikd.folders import cannot_write, make_folder
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.raw_cases import check_case, training_cases
 from nnunetv2_sikd.stress.scores import Score, summary_table
-from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, Shift, shifted
+from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION, Image, Label, Shift, ranges_of, shifted
 from nnunetv2_sikd.stress.show import draw_curves, draw_shifts
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.lookup import find_trainer
@@ -90,6 +90,11 @@ def stress(
             other settings.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    if planned.configuration.previous_stage_name is not None:
+        raise SIKDError(
+            f"-c {planned.name}: is the second stage of a cascade, whose networks need predictions of the first; "
+            "choose another configuration"
+        )
     if fold == "all":
         raise SIKDError("-f all: has trained on every case, so none is left to validate on; name a fold's number")
     checkpoints = {name: _checkpoint(planned, name, fold) for name in dict.fromkeys(trainers)}
@@ -107,6 +112,7 @@ def stress(
             "fold": fold,
             "severities": severities,
             "mirroring": mirroring,
+            "version of the shifts": VERSION,
         }
         record = _settle(output, about, {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()})
         scores = _read(output / _SCORES)
@@ -122,9 +128,16 @@ def stress(
                 scores += _score(planned, raw, {name: networks[name] for name in left}, severities)
                 _write(output, scores, record)
         if example is not None and not (output / "shifts.png").is_file():
-            draw_shifts(example.image, example.label[0], severities, output / "shifts.png")
+            _draw_shifts(planned, example, severities, output / "shifts.png")
     asked = [score for score in scores if score.case in cases]
-    others = [name for name in dict.fromkeys(score.trainer for score in asked) if name not in checkpoints]
+    known = {(score.trainer, score.case) for score in asked}
+    # Of these cases only: means over different ones cannot be compared.
+    others = [
+        name
+        for name in dict.fromkeys(score.trainer for score in asked)
+        if name not in checkpoints and all((name, case) in known for case in cases)
+    ]
+    asked = [score for score in asked if score.trainer in (*checkpoints, *others)]
     table = summary_table(asked, [*checkpoints, *others])
     try:
         write_text(output / "stress.md", table)
@@ -209,20 +222,38 @@ def _score(
     """Dice of each network and label without shift and under each shift and severity."""
     steps: list[tuple[Shift | None, int]] = [(None, 0)]
     steps += [(shift, severity) for shift in SHIFTS for severity in range(1, severities + 1)]
-    scores = []
+    scores, ranges = [], ranges_of(planned)
+    forward, backward = _axes(planned.plans.transpose_forward), _axes(planned.plans.transpose_backward)
+    native, label = raw.image.transpose(forward), raw.label.transpose(forward)[0]
     for shift, severity in tqdm(steps, desc=raw.name, unit="image", leave=False):
         image = raw.image
         if shift is not None:
-            image = shifted(raw.image, raw.label[0], shift, severity / severities, raw.name)
+            altered = shifted(native, label, shift, severity / severities, raw.name, ranges)
+            image = np.ascontiguousarray(altered.transpose(backward))
         data, reference, _ = planned.configuration.preprocessor_class(verbose=False).run_case_npy(
             image, raw.label, dict(raw.properties), planned.plans, planned.configuration, planned.dataset_json
         )
         for name, network in networks.items():
             logits = network.predict_logits_from_preprocessed_data(torch.as_tensor(data))
             prediction = np.asarray(planned.label_manager.convert_logits_to_segmentation(logits))
-            for label, dice in _dice(planned, reference[0], prediction).items():
-                scores.append(Score(name, raw.name, shift.name if shift else "", severity, label, dice))
+            for structure, dice in _dice(planned, reference[0], prediction).items():
+                scores.append(Score(name, raw.name, shift.name if shift else "", severity, structure, dice))
     return scores
+
+
+def _axes(order: Sequence[int]) -> list[int]:
+    """nnU-Net's order of axes, which puts the slices of the acquisition first, for arrays with channels."""
+    return [0, *(axis + 1 for axis in order)]
+
+
+def _draw_shifts(planned: PlannedConfiguration, raw: RawCase, severities: int, file: Path) -> None:
+    forward = _axes(planned.plans.transpose_forward)
+    image, label = raw.image.transpose(forward), raw.label.transpose(forward)[0]
+
+    def alter(shift: Shift, severity: int) -> Image:
+        return shifted(image, label, shift, severity / severities, raw.name, ranges_of(planned))
+
+    draw_shifts(alter, int((label > 0).sum(axis=(1, 2)).argmax()), severities, file)
 
 
 def _dice(planned: PlannedConfiguration, reference: Label, prediction: Label) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 
 Image = NDArray[np.float32]
 Label = NDArray[np.int16]
@@ -24,8 +26,9 @@ class Shift:
         name: For tables and files.
         title: For people.
         strongest: What it does at strength 1, in words.
-        alter: From an image ``(C, Z, Y, X)`` whose intensities lie between 0 and 1 but for outliers, its label
-            ``(Z, Y, X)``, the strength (0 to 1) and a source of randomness, which draws the same at every strength.
+        alter: From an image ``(C, Z, Y, X)``, the slices of its acquisition along Z, whose intensities lie between 0
+            and 1 but for outliers, its label ``(Z, Y, X)``, the strength (0 to 1) and a source of randomness, which
+            draws the same at every strength.
     """
 
     name: str
@@ -34,7 +37,17 @@ class Shift:
     alter: Callable[[Image, Label, float, np.random.Generator], Image]
 
 
-def shifted(image: Image, label: Label, shift: Shift, strength: float, case: str) -> Image:
+Range = tuple[float, float]
+
+
+def shifted(
+    image: Image,
+    label: Label,
+    shift: Shift,
+    strength: float,
+    case: str,
+    ranges: Sequence[Range | None] | None = None,
+) -> Image:
     """An image under a shift.
 
     What nnU-Net takes for empty space (0 in all channels, reaching the border of the image) stays 0, since images are
@@ -46,21 +59,47 @@ def shifted(image: Image, label: Label, shift: Shift, strength: float, case: str
         shift: Which.
         strength: 0 (no change) to 1.
         case: Name of the case, which decides on everything that is random.
+        ranges: Of each channel, the intensities outside of which the network sees no difference, or nnU-Net accepts
+            none (:func:`ranges_of`); None where there are no such.
 
     Shape:
         - image, result: ``(C, Z, Y, X)``
         - label: ``(Z, Y, X)``
     """
-    if strength == 0:
-        return image.astype(np.float32)
+    image = image.astype(np.float32)
     inside = create_nonzero_mask(image)
-    if not inside.any():
-        return image.astype(np.float32)
-    low, high = np.percentile(image[:, inside], (0.5, 99.5), axis=1).astype(np.float32)
-    low, scale = (each.reshape(-1, 1, 1, 1) for each in (low, np.maximum(high - low, 1e-6)))
+    if strength == 0 or not inside.any():
+        return image
+    ends = np.percentile(image[:, inside], (0.5, 99.5), axis=1).T
+    limits = np.full_like(ends, (-np.inf, np.inf))
+    for channel, known in enumerate(ranges or ()):
+        if known is not None:
+            ends[channel] = limits[channel] = known
+    low, high, least, most = (each.reshape(-1, 1, 1, 1).astype(np.float32) for each in (*ends.T, *limits.T))
+    scale = np.maximum(high - low, 1e-6)
     random = np.random.default_rng([zlib.crc32(case.encode()), zlib.crc32(shift.name.encode())])
-    altered = shift.alter(((image - low) / scale).astype(np.float32), label, strength, random)
-    return np.where(inside, altered * scale + low, 0).astype(np.float32)
+    altered = shift.alter((np.clip(image, least, most) - low) / scale, label, strength, random)
+    return np.where(inside, np.clip(altered * scale + low, least, most), 0).astype(np.float32)
+
+
+def ranges_of(planned: PlannedConfiguration) -> list[Range | None]:
+    """Ranges of intensities by channel, for :func:`shifted`.
+
+    nnU-Net's CT normalisation clips to the window of the foreground, and its RGB normalisation accepts 0 to 255. Scaled
+    to all of a CT image, from air to bone, a shift would push everything out of that window.
+
+    Args:
+        planned: Says how channels are normalised.
+    """
+    windows = planned.plans.foreground_intensity_properties_per_channel
+    known: list[Range | None] = []
+    for channel, scheme in enumerate(planned.configuration.normalization_schemes):
+        window = windows.get(str(channel), {})
+        if scheme == "CTNormalization":
+            known.append((float(window["percentile_00_5"]), float(window["percentile_99_5"])))
+        else:
+            known.append((0.0, 255.0) if scheme == "RGBTo01Normalization" else None)
+    return known
 
 
 # --------------------------------------------------------------- contrast
@@ -138,3 +177,6 @@ SHIFTS = (
     Shift("ghosting", "Ghosting", "every fourth line of k-space missing, the others stronger by a third", _ghosts),
 )
 """Strengths in between change continuously from no change to the strongest."""
+
+VERSION = 1
+"""Counts up with every change of a shift: scores of different versions cannot be compared."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nnunetv2_sikd.figures.drawing import bare, colours, new_figure, save_figure, show_grey
 from nnunetv2_sikd.stress.scores import Score, curves
-from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, shifted
+from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Shift
 
 _MARKERS = "osD^vPX*"
 
 
 def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) -> Path:
     """Draw mean Dice over severity for each shift and for all together, a line a trainer."""
-    titles = {"": "All shifts", **{shift.name: shift.title for shift in SHIFTS}}
+    titles = {"": "All but class levels", **{shift.name: shift.title for shift in SHIFTS}}
     figure = new_figure(12, 5.4)
     axes = figure.subplots(2, 5, sharex=True, sharey=True).ravel()
     palette = colours(range(len(trainers) + 1))
@@ -41,22 +41,21 @@ def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) ->
     return save_figure(figure, file)
 
 
-def draw_shifts(image: Image, label: Label, severities: int, file: Path) -> Path:
-    """Draw the slice with most foreground under each shift, weakest to strongest.
+def draw_shifts(alter: Callable[[Shift, int], Image], shown: int, severities: int, file: Path) -> Path:
+    """Draw a slice under each shift, weakest to strongest.
 
     Args:
-        image: ``(C, Z, Y, X)``, of which the first channel is shown.
-        label: ``(Z, Y, X)``.
+        alter: The image ``(C, Z, Y, X)`` under a shift and severity; its first channel is shown.
+        shown: Slice.
         severities: Steps to the strongest.
         file: Where to.
     """
-    shown = int((label > 0).sum(axis=(1, 2)).argmax())
     figure = new_figure(1.3 * len(SHIFTS), 1.3 * (severities + 1) + 0.3)
     axes = figure.subplots(severities + 1, len(SHIFTS), squeeze=False)
     for column, shift in zip(axes.T, SHIFTS, strict=True):
         column[0].set_title(shift.title, fontsize=8)
         for severity, axis in enumerate(column):
-            altered = shifted(image, label, shift, severity / severities, "example")[0, shown]
+            altered = alter(shift, severity)[0, shown]
             show_grey(axis, altered, (float(np.percentile(altered, 0.5)), float(np.percentile(altered, 99.5))))
             bare(axis)
     for severity, axis in enumerate(axes[:, 0]):

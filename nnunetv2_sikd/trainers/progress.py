@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 
 def plot_distillation(
-    segmentation: Sequence[float], distillation: Sequence[float], alpha: float, folder: str | Path
+    segmentation: Sequence[float], distillation: Sequence[float], described: str, folder: str | Path
 ) -> None:
     """Draw both training losses over the epochs into ``progress_sikd.png``.
 
     Args:
         segmentation: nnU-Net's loss, one value per epoch.
-        distillation: Mean squared error of the features, one value per epoch.
-        alpha: Weight α of the distillation, shown in the legend.
+        distillation: How far the features are from the teacher's, one value per epoch.
+        described: What the latter is and how it is weighted, for the legend.
         folder: Where to.
     """
     # nnU-Net sets huge fonts for the whole process.
@@ -29,7 +29,7 @@ def plot_distillation(
         right = left.twinx()
         epochs = range(len(distillation))
         left.plot(epochs, segmentation[: len(epochs)], color="tab:blue", label="segmentation loss")
-        right.plot(epochs, distillation, color="tab:orange", label=f"distillation loss (MSE, α = {alpha:g})")
+        right.plot(epochs, distillation, color="tab:orange", label=f"distillation loss ({described})")
         right.set_ylim(bottom=0)
         left.set(xlabel="epoch", ylabel="segmentation loss")
         right.set_ylabel("distillation loss")

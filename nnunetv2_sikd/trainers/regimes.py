@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import nnUNetTrainerCELoss
 from torch import nn
@@ -31,6 +34,22 @@ class ClassJitter(nnUNetTrainer):
         return with_class_jitter(pipeline, cls.class_jitter, training_arguments(args, kwargs)["ignore_label"])
 
 
+class CrossEntropyOverAnnotated(RobustCrossEntropyLoss):
+    """Mean cross-entropy over the annotated pixels, and 0 where there are none, for which torch has NaN.
+
+    Args:
+        ignore_label: Value of pixels that are not annotated.
+    """
+
+    def __init__(self, ignore_label: int) -> None:
+        super().__init__(reduction="sum", ignore_index=ignore_label)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of logits ``(B, classes, *spatial)`` and labels ``(B, 1, *spatial)``."""
+        total: torch.Tensor = super().forward(input, target)
+        return total / (target != self.ignore_index).sum().clamp(min=1)
+
+
 class GeometricCE(nnUNetTrainerCELoss):
     """The regime of the SIKD paper: geometric augmentation only, cross-entropy.
 
@@ -48,8 +67,17 @@ class GeometricCE(nnUNetTrainerCELoss):
                 f"{self.plans_manager.dataset_name}: its labels are regions, and cross-entropy ({type(self).__name__}) "
                 "takes no classes that overlap; choose a trainer without _geometricCE"
             )
-        loss: nn.Module = super()._build_loss()
-        return loss
+        loss: Any = super()._build_loss()
+        several = isinstance(loss, DeepSupervisionWrapper)
+        if self.label_manager.ignore_label is not None:
+            annotated = CrossEntropyOverAnnotated(self.label_manager.ignore_label)
+            loss = DeepSupervisionWrapper(annotated, loss.weight_factors) if several else annotated
+        if several and self.is_ddp and not self._do_i_compile():
+            # As in nnU-Net's own loss: without any weight DDP misses the gradients of the last output.
+            weights = [*loss.weight_factors[:-1], 1e-6]
+            loss = DeepSupervisionWrapper(loss.loss, [weight / sum(weights) for weight in weights])
+        built: nn.Module = loss
+        return built
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:

@@ -32,6 +32,7 @@ from nnunetv2_sikd.transforms.teacher_input import (
 )
 
 _LOG_KEY = "sikd_distillation_losses"
+_FEATURE_LOSSES = {"mse": "MSE", "normalised": "MSE to the teacher's variance", "cosine": "cosine distance"}
 
 
 class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
@@ -268,7 +269,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
             plot_distillation(
                 self.logger.get_value("train_losses", step=None),
                 self.logger.get_value(_LOG_KEY, step=None),
-                self.sikd.alpha,
+                f"{_FEATURE_LOSSES[self.sikd.feature_loss]}, α = {self.loss.alpha:.3g}",
                 self.output_folder,
             )
 

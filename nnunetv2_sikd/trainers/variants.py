@@ -150,7 +150,8 @@ def _stock(name: str) -> type[nnUNetTrainer] | None:
 def _teacher(name: str) -> type[nnUNetTrainer] | None:
     match = _TEACHER.fullmatch(name)
     share = match and _share(match)
-    if match is None or share is None:
+    # A label map is the same, whatever the image's levels.
+    if match is None or share is None or (share and match["control"] == "LabelMaps"):
         return None
     settings = SIKDSettings(
         teacher_input=_CONTROLS[match["control"]],
@@ -163,7 +164,8 @@ def _teacher(name: str) -> type[nnUNetTrainer] | None:
 def _student(name: str) -> type[nnUNetTrainer] | None:
     match = _STUDENT.fullmatch(name)
     share = match and _share(match)
-    if match is None or share is None:
+    # Neither a stored copy nor a label map has the levels that the student sees.
+    if match is None or share is None or (match["both"] and (match["copy"] or match["control"] == "LabelMaps")):
         return None
     settings = SIKDSettings(
         alpha=_number(match["alpha"] or "2"),

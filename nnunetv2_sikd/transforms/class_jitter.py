@@ -22,13 +22,15 @@ class ClassJitterTransform(ImageOnlyTransform):
     The class average :math:`m` (Eq. 1) splits an image into shape with intensity, and texture:
     :math:`x = m + (x - m)`. Each class :math:`k` gets a level :math:`s_k` and a gain :math:`g_k`, drawn per channel:
 
-    .. math:: x' = m + s_k + g_k (x - m), \quad s_k \sim N(0, \sigma^2), \; g_k \sim U(a, b)
+    .. math:: x' = m + s_k + g_k (x - m), \quad s_k \sim N(0, \sigma^2 v), \; g_k \sim U(a, b)
+
+    with v the variance of the image (about 1 after nnU-Net's z-scoring, other schemes have other scales).
 
     Borders between classes stay as soft as a moving average over ``border`` pixels of the maps of s and g makes them:
     sharper ones, which no scanner makes, would tell the network where the classes end.
 
     Args:
-        level_sd: σ, in units of the image (nnU-Net's z-scored images have a standard deviation of about 1).
+        level_sd: σ, in standard deviations of the image.
         texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
         border: Width of the moving average, odd; 1 for none.
         ignore_label: Its pixels are no class, and are varied as one of their own.
@@ -59,14 +61,13 @@ class ClassJitterTransform(ImageOnlyTransform):
         """Class averages, and maps of the levels and gains that were drawn."""
         image = data_dict["image"]
         label = data_dict["segmentation"][:1].long().clamp(min=0)  # -1, outside of the non-zero mask, is background
-        classes, index = label.unique(return_inverse=True)
-        drawn = (image.shape[0], len(classes))
-        levels = torch.randn(drawn) * self.level_sd
+        drawn = (image.shape[0], int(label.max()) + 1)
+        levels = torch.randn(drawn) * self.level_sd * image.flatten(1).std(dim=1, keepdim=True)
         gains = torch.empty(drawn).uniform_(*self.texture)
         return {
             "average": class_average(image[None], label[None], ignore_label=self.ignore_label)[0],
-            "levels": self._softened(levels[:, index[0]]).to(image.dtype),
-            "gains": self._softened(gains[:, index[0]]).to(image.dtype),
+            "levels": self._softened(levels[:, label[0]]).to(image.dtype),
+            "gains": self._softened(gains[:, label[0]]).to(image.dtype),
         }
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:

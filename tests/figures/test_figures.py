@@ -84,6 +84,9 @@ def test_stock_has_augmentation_seed_and_schedule_of_the_student() -> None:
         "nnUNetTrainer_SIKDStudent_teacherOnLabelMaps_5epochs": "nnUNetTrainer_5epochs",
         "nnUNetTrainer_SIKDStudent_alpha1_DA5_seed3_20epochs": "nnUNetTrainerDA5_seed3_20epochs",
         "nnUNetTrainer_SIKDStudent_seed0": "nnUNetTrainer_seed0",
+        "nnUNetTrainer_SIKDStudent_geometricCE_seed0": "nnUNetTrainer_geometricCE_seed0",
+        "nnUNetTrainer_SIKDStudent_alpha1_classJitter_DA5_seed0": "nnUNetTrainerDA5_classJitter_seed0",
+        "nnUNetTrainer_SIKDStudent_classJitterBoth0p25_geometricCE": "nnUNetTrainer_classJitter0p25_geometricCE",
         STUDENT: STOCK,
     }
     assert {name: stock_of(getattr(variants, name)) for name in names} == names

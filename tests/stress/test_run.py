@@ -147,6 +147,43 @@ def test_continues_after_an_interruption(
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
 
 
+def test_trainers_without_all_of_the_cases_are_not_compared(dataset: PreprocessedDataset, tmp_path: Path) -> None:
+    planned, options = load(dataset), {"severities": 1, "device": "cpu", "mirroring": False}
+    stress(planned, 0, [OTHER], tmp_path, num_cases=1, **options)
+    stress(planned, 0, [ONE], tmp_path, **options)
+    assert OTHER not in (tmp_path / "stress.md").read_text()
+    stress(planned, 0, [ONE], tmp_path, num_cases=1, **options)
+    assert OTHER in (tmp_path / "stress.md").read_text()
+
+
+def test_shifts_act_in_the_plane_of_the_acquisition(
+    dataset: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = load(dataset)
+    planned.plans_json.update(transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0])
+    seen: list[tuple[int, ...]] = []
+    reached: list[tuple[int, ...]] = []
+
+    def noting(image: np.ndarray, label: np.ndarray, *others: Any) -> np.ndarray:
+        assert image.shape[1:] == label.shape
+        seen.append(image.shape)
+        return image + 1
+
+    def preprocessed(self: Any, data: np.ndarray, seg: np.ndarray, *others: Any) -> Any:
+        reached.append(data.shape)
+        assert data.shape == seg.shape
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "shifted", noting)
+    monkeypatch.setattr(planned.configuration.preprocessor_class, "run_case_npy", preprocessed)
+    raw = module._load(planned, dataset.cases[0], *module._raw_files(planned, dataset.cases[:1])[dataset.cases[0]])
+    monkeypatch.setattr(module, "tqdm", lambda steps, **_: steps[1:])  # begin with a shift
+    with pytest.raises(KeyboardInterrupt):
+        module._score(planned, raw, {}, 1)
+    assert seen == [(1, 36, 4, 40)]
+    assert reached == [(1, 4, 40, 36)]
+
+
 class TestRefuses:
     def refusal(self, dataset: PreprocessedDataset, output: Path, *trainers: str, fold: Any = 0, **options: Any) -> str:
         with pytest.raises(SIKDError) as caught:
@@ -158,6 +195,13 @@ class TestRefuses:
         told = self.refusal(dataset, tmp_path / "out", "nnUNetTrainer")
         assert f"nnUNetv2_sikd train -d {dataset.name} -c 2d -p nnUNetPlans -f 0 -tr nnUNetTrainer" in told
         assert not (tmp_path / "out").exists()
+
+    def test_the_second_stage_of_a_cascade(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        file = dataset.folder / "nnUNetPlans.json"
+        plans = json.loads(file.read_text())
+        plans["configurations"]["2d"]["previous_stage"] = "3d_fullres"
+        file.write_text(json.dumps(plans))
+        assert "second stage of a cascade" in self.refusal(dataset, tmp_path / "out")
 
     def test_a_teacher(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
         assert "is a teacher" in self.refusal(dataset, tmp_path / "out", TEACHER)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,8 +32,15 @@ def test_curves_begin_without_shift() -> None:
         assert curve == pytest.approx(np.array([0.885, 0.785, 0.685]))
 
 
-def test_under_shift_is_the_mean_of_all_shifts_and_severities() -> None:
+def test_under_shift_is_the_mean_of_shifts_and_severities() -> None:
     assert under_shift(scores("t", 0.9, 0.1, cases=2), "t") == pytest.approx({"case_0": 0.75, "case_1": 0.74})
+
+
+def test_class_levels_do_not_count() -> None:
+    rows = [replace(row, dice=0.0) if row.shift == "class_levels" else row for row in scores("t", 0.9, 0.1, cases=2)]
+    assert under_shift(rows, "t") == pytest.approx({"case_0": 0.75, "case_1": 0.74})
+    assert curves(rows, "t")[""] == pytest.approx(np.array([0.895, 0.795, 0.695]))
+    assert curves(rows, "t")["class_levels"] == pytest.approx(np.array([0.895, 0, 0]))
 
 
 def test_table_compares_with_the_first() -> None:

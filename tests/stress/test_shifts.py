@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from nnunetv2_sikd.stress.shifts import SHIFTS, Shift, shifted
-from tests.helpers import make_case
+from nnunetv2_sikd.stress.shifts import SHIFTS, Shift, ranges_of, shifted
+from tests.figures.conftest import load
+from tests.helpers import make_case, make_preprocessed_dataset
 
 BY_NAME = {shift.name: shift for shift in SHIFTS}
 EACH = pytest.mark.parametrize("shift", SHIFTS, ids=lambda shift: shift.name)
@@ -105,3 +109,28 @@ def test_ghosts_repeat_the_image_along_the_lines() -> None:
     ghosts = apply("ghosting", 1.0, image) - image
     assert ghosts[0, 0, 8:16, 28:36].mean() < -0.3 or ghosts[0, 0, 12:20, 28:36].mean() < -0.3
     assert np.abs(ghosts[0, 0, :, :20]).max() < 0.2
+
+
+@EACH
+def test_known_ranges_hold_the_shift(shift: Shift) -> None:
+    body = np.random.default_rng(0).normal(50, 30, (1, 4, 40, 40)).astype(np.float32)
+    body[..., :20] = -1000  # air
+    window = (-17.0, 201.0)
+    inside = np.clip(body, *window)
+    for strength in (1 / 3, 1.0):
+        result = shifted(body, (body[0] > -500).astype(np.int16), shift, strength, "case", [window])
+        assert result.min() >= window[0]
+        assert result.max() <= window[1]
+        assert np.abs(result - inside).mean() > 0.5
+        visible = result[..., 20:]
+        assert ((visible > window[0] + 1e-3) & (visible < window[1] - 1e-3)).mean() > 0.3
+
+
+def test_ranges_are_those_of_the_normalisation(nnunet_folders: Path) -> None:
+    dataset = make_preprocessed_dataset(nnunet_folders / "preprocessed", dim=2, num_cases=2, channels=3)
+    file = dataset.folder / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    schemes = ["ZScoreNormalization", "CTNormalization", "RGBTo01Normalization"]
+    plans["configurations"]["2d"]["normalization_schemes"] = schemes
+    file.write_text(json.dumps(plans))
+    assert ranges_of(load(dataset)) == [None, (110.0, 390.0), (0.0, 255.0)]

@@ -59,8 +59,9 @@ def make_dataset(folders: Path, **kind: Any) -> PreprocessedDataset:
         (BALANCED, {}),
         (NORMALISED, {}),
         (COSINE, {}),
+        (STUDENT.replace("_2ep", "_geometricCE_2ep"), {}),
     ],
-    ids=["teacher", "student", "copy-view", "3d", "regions", "class-balanced", "normalised", "cosine"],
+    ids=["teacher", "student", "copy-view", "3d", "regions", "class-balanced", "normalised", "cosine", "cross-entropy"],
 )
 def test_gradients_are_those_of_one_process_on_the_joint_batch(
     ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, name: str, kind: dict[str, Any]

@@ -46,19 +46,22 @@ class NoCopies(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("regions", "ignore"), [(False, False), (False, True), (True, False)])
-def test_student_never_waits(regions: bool, ignore: bool, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+@pytest.mark.parametrize("variant", ["", "_normalised", "_cosine", "_classBalanced"])
+def test_student_never_waits(
+    regions: bool, ignore: bool, variant: str, nnunet_folders: Path, make_trainer: MakeTrainer
+) -> None:
     dataset = make_preprocessed_dataset(nnunet_folders / "preprocessed", dim=2, regions=regions, ignore=ignore)
-    student = make_trainer(dataset, STUDENT)
+    student = make_trainer(dataset, STUDENT.replace("_2ep", f"{variant}_2ep"))
     student.initialize()
     with FakeTensorMode(), NoCopies():
         data = torch.randn(2, 2 if regions else 1, 32, 32, device="cuda")
         label = torch.randint(0, 4 if ignore else 3, (2, 1, 32, 32), device="cuda", dtype=torch.int16)
         image, teacher_input, mask = student._teacher_input(data, [label, label])
         assert teacher_input.shape == image.shape == (2, 1, 32, 32)
-        assert (mask is not None) == ignore
+        assert (mask is not None) == (ignore or student.sikd.class_balanced)
         student_features = torch.randn(2, 8, 32, 32, device="cuda", requires_grad=True)
         captured = type("Captured", (), {"take": lambda self: student_features, "clear": lambda self: None})()
-        loss = DistillationLoss(torch.nn.MSELoss(), alpha=2.0, capture=captured)
+        loss = DistillationLoss(torch.nn.MSELoss(), alpha=2.0, capture=captured, kind=student.sikd.feature_loss)
         loss.expect(student_features.detach(), mask)
         loss(image, teacher_input)
         loss.forget()

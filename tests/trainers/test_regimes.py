@@ -15,6 +15,7 @@ from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.distillation.loss import cosine_distance, feature_mse, feature_variance
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.regimes import CrossEntropyOverAnnotated
 from nnunetv2_sikd.trainers.seeded import seed_generators
 from nnunetv2_sikd.trainers.settings import SIKDSettings
 from tests.helpers import PreprocessedDataset, make_preprocessed_dataset
@@ -73,19 +74,27 @@ class TestClassJitter:
 
     def test_both_teach_and_learn_on_jittered_images(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)
-        student = start_student(make_trainer, dataset, f"{STUDENT}_classJitterBoth0p25{SCHEDULE}")
-        assert student.teacher.trainer_name == f"{TEACHER}_classJitter0p25{SCHEDULE}"
-        batch = next(student.dataloader_train)
+        plain, student = (
+            start_student(make_trainer, dataset, f"{STUDENT}{jitter}_seed0{SCHEDULE}")
+            for jitter in ("", "_classJitterBoth1")
+        )
+        assert student.teacher.trainer_name == f"{TEACHER}_classJitter1_seed0{SCHEDULE}"
+        without, batch = (next(each.dataloader_train) for each in (plain, student))
         image, teacher_input, _ = student._teacher_input(batch["data"], batch["target"])
         assert torch.equal(image, batch["data"])
-        label = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
-        assert torch.equal(teacher_input, class_average(image, label))
+        assert torch.equal(teacher_input, class_average(image, batch["target"][0]))
+        assert not any(torch.allclose(*images) for images in zip(image, without["data"], strict=True))
 
     def test_teacher_s_levels_vary_and_stay_flat(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
-        teacher = make_trainer(dataset, f"{TEACHER}_classJitter1{SCHEDULE}")
-        teacher.on_train_start()
+        plain, teacher = (
+            make_trainer(dataset, f"{TEACHER}{jitter}_seed0{SCHEDULE}") for jitter in ("", "_classJitter1")
+        )
+        for each in (plain, teacher):
+            each.on_train_start()
         for _ in range(5):
-            assert levels(next(teacher.dataloader_train)["data"]) <= 3 + teacher.label_manager.has_ignore_label
+            without, images = (next(each.dataloader_train)["data"] for each in (plain, teacher))
+            assert levels(images) <= 3 + teacher.label_manager.has_ignore_label
+            assert not any(torch.allclose(*pair) for pair in zip(images, without, strict=True))
 
     @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerDA5"])
     def test_stock_trainers(self, nnunet_folders: Path, make_trainer: MakeTrainer, trainer: str) -> None:
@@ -115,41 +124,39 @@ class TestClassJitter:
             changed.on_train_start()
 
 
-class TestClassBalanced:
-    def test_weighs_classes_alike(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
+def learnt(student: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    """Features of student and teacher in a training step, weights, label, and the distillation loss."""
+    maps: list[torch.Tensor] = []
+    student.network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+    batch = next(student.dataloader_train)
+    _, teacher_input, weights = student._teacher_input(batch["data"], batch["target"])
+    teacher = student.teacher.features(teacher_input)
+    loss = student.train_step(batch)["parts"][1].item()
+    label = batch["data"][:, -1:].int() if student.label_manager.has_regions else batch["target"][0]
+    return maps[0].detach(), teacher, weights, label, loss
+
+
+class TestFeatureLosses:
+    def test_class_balanced_weighs_classes_alike(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
         student = start_student(make_trainer, dataset, f"{STUDENT}_classBalanced{SCHEDULE}")
-        maps: list[torch.Tensor] = []
-        student.network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
-        batch = next(student.dataloader_train)
-        _, teacher_input, weights = student._teacher_input(batch["data"], batch["target"])
-        teacher = student.teacher.features(teacher_input)
-        parts = student.train_step(batch)["parts"]
-        label = batch["data"][:, -1:].int() if student.label_manager.has_regions else batch["target"][0]
-        squares = (maps[0].detach() - teacher).square().mean(1, keepdim=True)
+        found, teacher, weights, label, loss = learnt(student)
+        squares = (found - teacher).square().mean(1, keepdim=True)
         ignored = student.label_manager.ignore_label
         present = [value for value in label.unique().tolist() if value != ignored]
         assert len(present) > 1
         expected = sum(squares[label == value].mean().item() for value in present) / len(present)
-        assert parts[1].item() == pytest.approx(expected, rel=1e-4)
-        assert feature_mse(maps[0].detach(), teacher).item() != pytest.approx(expected, rel=1e-2)
+        assert loss == pytest.approx(expected, rel=1e-4)
+        assert feature_mse(found, teacher).item() != pytest.approx(expected, rel=1e-2)
         assert (weights[label == ignored] == 0).all() if ignored is not None else (weights > 0).all()
 
-
-class TestFeatureLosses:
     @pytest.mark.parametrize("kind", ["normalised", "cosine"])
     def test_is_what_is_learnt(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer, kind: str) -> None:
         student = start_student(make_trainer, dataset, f"{STUDENT}_{kind}{SCHEDULE}")
-        maps: list[torch.Tensor] = []
-        student.network.decoder.seg_layers[-1].register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
-        batch = next(student.dataloader_train)
-        _, teacher_input, weights = student._teacher_input(batch["data"], batch["target"])
-        teacher = student.teacher.features(teacher_input)
-        parts = student.train_step(batch)["parts"]
-        found = maps[0].detach()
+        found, teacher, weights, _, loss = learnt(student)
         expected = cosine_distance(found, teacher, weights)
         if kind == "normalised":
             expected = feature_mse(found, teacher, weights) / feature_variance(teacher, weights)
-        assert parts[1].item() == pytest.approx(expected.item(), rel=1e-4)
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
 
     def test_alpha_decays_as_the_learning_rate(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)
@@ -208,3 +215,22 @@ class TestGeometricCE:
         trainer = make_trainer(make_dataset(nnunet_folders, regions=True), f"nnUNetTrainer_geometricCE{SCHEDULE}")
         with pytest.raises(SIKDError, match="regions, and cross-entropy"):
             trainer.initialize()
+
+    def test_nothing_annotated_gives_no_nan(self) -> None:
+        loss = CrossEntropyOverAnnotated(3)
+        logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+        label = torch.randint(0, 4, (2, 1, 4, 4))
+        label[0, 0, 0] = torch.tensor([0, 1, 2, 3])
+        assert torch.allclose(loss(logits, label), RobustCrossEntropyLoss(ignore_index=3)(logits, label))
+        empty = loss(logits, torch.full((2, 1, 4, 4), 3))
+        empty.backward()
+        assert empty.item() == 0
+        assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+    def test_ignore_label(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders, ignore=True)
+        student = start_student(make_trainer, dataset, f"{STUDENT}_geometricCE{SCHEDULE}")
+        batch = next(student.dataloader_train)
+        for scale in batch["target"]:
+            scale[:] = student.label_manager.ignore_label
+        assert student.train_step(batch)["parts"].tolist() == [0, 0]

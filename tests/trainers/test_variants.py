@@ -167,6 +167,9 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{TEACHER}_classBalanced",
         f"{STUDENT}_classJitter_classBalanced",
         f"{STUDENT}_cosine_alphaDecay",
+        f"{STUDENT}_copyView_classJitterBoth",  # a stored copy has no jitter
+        f"{STUDENT}_teacherOnLabelMaps_classJitterBoth",
+        f"{TEACHER}_onLabelMaps_classJitter",
         f"{STUDENT}_normalised_cosine",
         f"{STUDENT}_DA5_geometricCE",
         f"{STUDENT}_classJitter0p0",

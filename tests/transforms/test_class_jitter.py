@@ -49,17 +49,20 @@ def test_no_texture_at_gain_0() -> None:
 
 def test_levels_have_their_standard_deviation() -> None:
     label = torch.arange(4000).reshape(1, 4000)
-    moved = jittered(torch.zeros(1, 4000), label, level_sd=0.7, texture=(1.0, 1.0), border=1)
-    assert moved.std().item() == pytest.approx(0.7, rel=0.05)
-    assert moved.mean().abs() < 0.05
+    image = torch.arange(4000).remainder(2).float()[None] * 6  # standard deviation 3
+    moved = jittered(image, label, level_sd=0.7, texture=(1.0, 1.0), border=1) - image
+    assert moved.std().item() == pytest.approx(3 * 0.7, rel=0.05)
+    assert moved.mean().abs() < 0.15
 
 
 def test_borders_are_as_soft_as_a_moving_average() -> None:
     label = (torch.arange(12) >= 6).long().expand(1, 5, 12)
-    moved = jittered(torch.zeros(1, 5, 12), label, level_sd=1.0, texture=(1.0, 1.0), border=3)[0, 2]
+    image = torch.arange(60).remainder(2).float().reshape(1, 5, 12)
+    moved = (jittered(image, label, level_sd=1.0, texture=(1.0, 1.0), border=3) - image)[0, 2]
     low, high = moved[0], moved[-1]
     steps = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3, 3, 3, 3, 3]) / 3
-    torch.testing.assert_close(moved, low + steps * (high - low))
+    assert abs(high - low) > 0.1
+    torch.testing.assert_close(moved, low + steps * (high - low), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 6), (5, 7, 6)])
