@@ -200,7 +200,7 @@ def fold_rows() -> list[Row]:
         Row(
             "raw image of a validation case damaged",
             STRESS,
-            (f"raw/{TINY}/imagesTr/case_00_0000.nii.gz", "cannot be read"),
+            (f"raw/{TINY}/imagesTr/case_00_0000.nii.gz", "cut short"),
             write(f"raw/{TINY}/imagesTr/case_00_0000.nii.gz", "no image"),
         ),
         Row(
