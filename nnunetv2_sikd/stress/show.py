@@ -34,7 +34,7 @@ def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) ->
         axis.set_title(title, fontsize=10, fontweight="bold" if not name else "normal")
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.supxlabel("severity", fontsize=10)
+    axes[7].set_xlabel("severity")
     figure.supylabel("mean Dice", fontsize=10)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)
