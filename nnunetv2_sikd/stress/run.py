@@ -86,8 +86,9 @@ def stress(
         ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``shifts.png``.
 
     Raises:
-        SIKDError: A trainer is not trained, or is a teacher; raw cases are missing; or the folder holds scores of
-            other settings.
+        SIKDError: A trainer is not trained, or is a teacher; the fold has no validation cases of its own; the
+            configuration is the second stage of a cascade; raw cases are missing or damaged; or the folder holds scores
+            of other settings, weights or shifts.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     if planned.configuration.previous_stage_name is not None:
