@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import distributed as dist
 from torch import nn
 
-FeatureLoss = Literal["mse", "normalised", "cosine"]
+FeatureLoss = Literal["mse", "normalised", "cosine", "linear"]
+
+# Share of the mean variance of the student's features, and what keeps a division from one by 0.
+_RIDGE, _SMALL = 1e-3, 1e-6
 
 
 def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -29,10 +33,7 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Ten
     Raises:
         ValueError: The feature maps differ in shape.
     """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
-        )
+    _check_shapes(student, teacher)
     mean: torch.Tensor = _FeatureMSE.apply(student, teacher, weights)
     return mean
 
@@ -83,16 +84,62 @@ def cosine_distance(student: torch.Tensor, teacher: torch.Tensor, weights: torch
         - weights: ``(B, 1, *spatial)``
         - result: scalar, 0 to 2
     """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
-        )
+    _check_shapes(student, teacher)
     with torch.autocast(student.device.type, enabled=False):
         dtype = _precise(student)
         distance = 1 - nn.functional.cosine_similarity(student.to(dtype), teacher.to(dtype), dim=1)[:, None]
         if weights is None:
             return distance.mean()
         return (distance * weights).sum() / weights.sum().clamp(min=1)
+
+
+def unexplained_variance(
+    student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None = None, *, ddp: bool = False
+) -> torch.Tensor:
+    """Share of the variance of the teacher's features that no linear function of the student's explains.
+
+    What is left after the least-squares fit of the teacher's features on the student's (and a constant) over all
+    pixels, found anew in each step and in closed form, so that nothing more is trained or saved. The student has to
+    hold what the teacher knows, and is free in how, and in what else it holds: features that the teacher leaves
+    unused need not die in the student, as they must under :func:`feature_mse`. It does not depend on the scale of
+    either.
+
+    Args:
+        student: Features that receive the gradient.
+        teacher: Features of the frozen teacher.
+        weights: Of the pixels, see :func:`feature_mse`.
+        ddp: One fit over the pixels of all processes.
+
+    Shape:
+        - student, teacher: ``(B, C, *spatial)``
+        - weights: ``(B, 1, *spatial)``
+        - result: scalar, 0 to 1; 0 where no pixel counts
+
+    Raises:
+        ValueError: The feature maps differ in shape.
+
+    Reference:
+        Comparing features through a regressor: Romero et al., FitNets: hints for thin deep nets, ICLR 2015 (there a
+        trained convolution).
+    """
+    _check_shapes(student, teacher)
+    moments: torch.Tensor = _Moments.apply(student, teacher, weights)
+    if ddp:
+        moments = AllGatherGrad.apply(moments).sum(0)
+    # Under autocast the products would be made in half precision.
+    with torch.autocast(student.device.type, enabled=False):
+        moments = moments / moments[0, 0].clamp(min=_SMALL)
+        means = moments[0, 1:]
+        covariance = moments[1:, 1:] - means[:, None] * means[None]
+        features = student.shape[1]
+        own, cross, theirs = covariance[:features, :features], covariance[:features, features:], covariance.diagonal()
+        total = theirs[features:].sum().clamp(min=_SMALL)
+        # Keeps directions of the student that hardly vary out of the fit, where they could explain by their noise.
+        ridge = _RIDGE * own.diagonal().mean() + _SMALL
+        # Not torch.linalg.solve, whose check of its result would make a GPU wait.
+        factor, _ = torch.linalg.cholesky_ex(own + ridge * torch.eye(features, device=own.device, dtype=own.dtype))
+        explained = (cross * torch.cholesky_solve(cross, factor)).sum()
+        return (theirs[features:].sum() - explained).clamp(min=0) / total
 
 
 def class_weights(
@@ -150,6 +197,55 @@ class _FeatureMSE(torch.autograd.Function):
         return gradient, None, None
 
 
+class _Moments(torch.autograd.Function):
+    """Sums over the pixels of w·z·zᵀ, z = (1, student's features, teacher's), in float32 or better.
+
+    Keeps nothing but the feature maps, as :class:`_FeatureMSE` does.
+
+    Shape:
+        - student, teacher: ``(B, C, *spatial)``
+        - weights: ``(B, 1, *spatial)`` or None
+        - result: ``(1 + 2 C, 1 + 2 C)``, symmetric
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        ctx.weighted = weights is not None
+        ctx.save_for_backward(student, teacher, *(() if weights is None else (weights,)))
+        with torch.autocast(student.device.type, enabled=False):
+            return sum(weighted @ joint.T for joint, weighted in _joint(student, teacher, weights))  # type: ignore[return-value]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        student, teacher, *weights = ctx.saved_tensors
+        own = slice(1, 1 + student.shape[1])
+        towards = (gradients[0] + gradients[0].T)[own]
+        gradient = torch.empty_like(student)
+        with torch.autocast(student.device.type, enabled=False):
+            pairs = _joint(student, teacher, weights[0] if ctx.weighted else None)
+            for image, (_, weighted) in zip(gradient, pairs, strict=True):
+                image.copy_((towards @ weighted).reshape(image.shape))
+        return gradient, None, None
+
+
+def _joint(
+    student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(1, student's features, teacher's) ``(1 + 2 C, pixels)`` of one image after the other, and times the weights."""
+    dtype = _precise(student)
+    for number in range(len(student)):
+        maps = [each[number].to(dtype).flatten(1) for each in (student, teacher)]
+        joint = torch.cat([torch.ones_like(maps[0][:1]), *maps])
+        yield joint, joint if weights is None else joint * weights[number].to(dtype).flatten(1)
+
+
+def _check_shapes(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student features {tuple(student.shape)} and teacher features {tuple(teacher.shape)} differ in shape"
+        )
+
+
 def _differences(
     student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -190,7 +286,8 @@ class DistillationLoss(nn.Module):
         segmentation: nnU-Net's loss.
         alpha: Weight α of the distillation.
         capture: Source of the student's features; has ``take()``.
-        kind: ``mse`` (Eq. 3), ``normalised`` (divided by the variance of the teacher's features) or ``cosine``.
+        kind: ``mse`` (Eq. 3), ``normalised`` (divided by the variance of the teacher's features), ``cosine`` or
+            ``linear`` (:func:`unexplained_variance`).
         ddp: Several processes train together, each on its part of the batch.
     """
 
@@ -231,11 +328,14 @@ class DistillationLoss(nn.Module):
         if self._expected is None:
             return segmentation
         teacher, weights = self._expected
-        compare = cosine_distance if self.kind == "cosine" else feature_mse
-        distillation = compare(self.capture.take(), teacher, weights)
+        student = self.capture.take()
+        if self.kind == "linear":
+            distillation = unexplained_variance(student, teacher, weights, ddp=self.ddp)
+        else:
+            distillation = (cosine_distance if self.kind == "cosine" else feature_mse)(student, teacher, weights)
         if self.kind == "normalised":
             distillation = distillation / feature_variance(teacher, weights, ddp=self.ddp)
-        if self.ddp:
+        if self.ddp and self.kind != "linear":  # whose fit is of all ranks already
             counted = torch.ones_like(teacher[:, :1], dtype=torch.bool) if weights is None else weights
             distillation = distillation * share_of_ranks(counted.sum())
         # Kept on the device: reading them here would make the GPU wait once more per step.

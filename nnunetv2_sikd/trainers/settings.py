@@ -33,7 +33,8 @@ class SIKDSettings:
             teacher that was trained without jitter), or of the average of what the student sees (*jittered*, by one
             that was trained with it).
         feature_loss: How features are compared: their mean squared error (*mse*, Eq. 3), the same divided by the
-            variance of the teacher's (*normalised*), or the *cosine* distance of the feature vectors.
+            variance of the teacher's (*normalised*), the *cosine* distance of the feature vectors, or the share of the
+            teacher's variance that no *linear* function of the student's features explains.
         alpha_decay: Whether α falls to 0 over the training as nnU-Net's learning rate does, so that it ends with the
             segmentation alone.
         class_balanced: Whether each class has the same weight in the distillation loss, instead of each pixel.

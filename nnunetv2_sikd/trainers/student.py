@@ -32,7 +32,12 @@ from nnunetv2_sikd.transforms.teacher_input import (
 )
 
 _LOG_KEY = "sikd_distillation_losses"
-_FEATURE_LOSSES = {"mse": "MSE", "normalised": "MSE to the teacher's variance", "cosine": "cosine distance"}
+_FEATURE_LOSSES = {
+    "mse": "MSE",
+    "normalised": "MSE to the teacher's variance",
+    "cosine": "cosine distance",
+    "linear": "unexplained variance",
+}
 
 
 class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):

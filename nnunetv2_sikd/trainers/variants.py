@@ -3,7 +3,7 @@
 nnU-Net keeps a trainer's name and nothing else, so the name holds every setting::
 
     nnUNetTrainer_SIKDStudent [_alpha1] [_alphaDecay] [_copyView | _teacherOnImages | _teacherOnLabelMaps]
-        [_normalised | _cosine] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
+        [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter] [seed] [schedule]
@@ -51,7 +51,7 @@ _TEACHER = re.compile(
 _STUDENT = re.compile(
     f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
     "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?"
-    "(?:_(?P<loss>normalised|cosine))?(?P<balanced>_classBalanced)?"
+    "(?:_(?P<loss>normalised|cosine|linear))?(?P<balanced>_classBalanced)?"
     f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
@@ -92,6 +92,7 @@ def shipped_trainers() -> list[str]:
                 "alphaDecay",
                 "normalised",
                 "cosine",
+                "linear",
                 "classBalanced",
                 "classJitterBoth",
                 "alphaDecay_classJitter",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from nnunetv2_sikd.distillation.loss import (
     cosine_distance,
     feature_mse,
     feature_variance,
+    unexplained_variance,
 )
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
 from tests.helpers import make_network
@@ -171,6 +173,86 @@ class TestOtherFeatureLosses:
     def test_shapes_that_differ(self) -> None:
         with pytest.raises(ValueError, match="differ in shape"):
             cosine_distance(STUDENT, TEACHER[..., :1])
+
+
+class TestUnexplainedVariance:
+    student, teacher = torch.randn(2, 3, 4, 6, 5, generator=GENERATOR, dtype=torch.float64) * 3 + 1
+    weights = torch.rand(3, 1, 6, 5, generator=GENERATOR, dtype=torch.float64)
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_is_what_least_squares_leaves(self, weighted: bool) -> None:
+        weights = self.weights if weighted else torch.ones_like(self.weights)
+        x, y = (each.movedim(1, -1).reshape(-1, 4).numpy() for each in (self.student, self.teacher))
+        w = weights.reshape(-1, 1).numpy()
+        x = np.concatenate([x, np.ones_like(w)], 1)
+        fit = np.linalg.lstsq(x * np.sqrt(w), y * np.sqrt(w), rcond=None)[0]
+        centred = y - (w * y).sum(0) / w.sum()
+        expected = (w * (y - x @ fit) ** 2).sum() / (w * centred**2).sum()
+        found = unexplained_variance(self.student, self.teacher, weights if weighted else None)
+        assert 0.5 < expected < 1
+        # the ridge adds a little
+        assert found.item() == pytest.approx(expected, abs=1e-3)
+        assert found.item() >= expected
+
+    def test_a_linear_function_of_the_student_explains_all(self) -> None:
+        mixing = torch.randn(4, 4, generator=GENERATOR, dtype=torch.float64)
+        mixing[2] = 0  # a feature that the teacher leaves unused
+        teacher = torch.einsum("ij,bj...->bi...", mixing, self.student) + 7
+        assert unexplained_variance(self.student, teacher).item() == pytest.approx(0, abs=3e-3)
+        assert feature_mse(self.student, teacher).item() > 1
+
+    def test_means_explain_nothing(self) -> None:
+        means = self.teacher.mean((0, 2, 3), keepdim=True).expand_as(self.teacher)
+        assert unexplained_variance(means, self.teacher).item() == pytest.approx(1)
+
+    @pytest.mark.parametrize("factor", [0.01, 100])
+    def test_does_not_depend_on_scales(self, factor: float) -> None:
+        expected = unexplained_variance(self.student, self.teacher).item()
+        assert unexplained_variance(factor * self.student, self.teacher).item() == pytest.approx(expected, rel=1e-3)
+        assert unexplained_variance(self.student, factor * self.teacher).item() == pytest.approx(expected, rel=1e-3)
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_gradient(self, weighted: bool) -> None:
+        student, weights = self.student.clone().requires_grad_(), self.weights if weighted else None
+        assert torch.autograd.gradcheck(lambda x: unexplained_variance(x, self.teacher, weights), (student,))
+
+    def test_pixels_without_weight_do_not_count(self) -> None:
+        mask = self.weights > 0.4
+        other = torch.where(mask, self.student, 1e3)
+        found = unexplained_variance(other, self.teacher, mask).item()
+        assert found == pytest.approx(unexplained_variance(self.student, self.teacher, mask).item(), rel=1e-9)
+        assert found != pytest.approx(unexplained_variance(self.student, self.teacher).item(), rel=1e-3)
+
+    @pytest.mark.parametrize("what", ["student", "teacher", "weights"])
+    def test_flat_features_and_no_pixels_give_no_nan(self, what: str) -> None:
+        student, teacher, weights = self.student.clone(), self.teacher.clone(), torch.ones_like(self.weights)
+        {"student": student, "teacher": teacher, "weights": weights}[what].zero_()
+        loss = unexplained_variance(student.requires_grad_(), teacher, weights)
+        loss.backward()
+        assert loss.item() == pytest.approx(1 if what == "student" else 0, abs=1e-6)
+        assert student.grad.isfinite().all()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_float32_whatever_comes_and_whatever_autocast_does(self, dtype: torch.dtype) -> None:
+        student, teacher = (100 * self.student).to(dtype).requires_grad_(), (100 * self.teacher).to(dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = unexplained_variance(student, teacher)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(unexplained_variance(student.double(), teacher.double()).item(), rel=1e-4)
+        assert student.grad.dtype == dtype
+
+    def test_keeps_nothing_of_the_maps_size_but_the_maps(self) -> None:
+        student = self.student.clone().requires_grad_()
+        kept: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda kept: kept):
+            unexplained_variance(student, self.teacher)
+        large = {tensor.data_ptr() for tensor in kept if tensor.numel() > (2 * 4 + 1) ** 2}
+        assert large == {student.data_ptr(), self.teacher.data_ptr()}
+
+    def test_shapes_that_differ(self) -> None:
+        with pytest.raises(ValueError, match="differ in shape"):
+            unexplained_variance(STUDENT, TEACHER[..., :1])
 
 
 class StandInCapture:

@@ -32,6 +32,7 @@ COPY_VIEW = STUDENT.replace("_2ep", "_copyView_2ep")
 BALANCED = STUDENT.replace("_2ep", "_classBalanced_2ep")
 NORMALISED = STUDENT.replace("_2ep", "_normalised_2ep")
 COSINE = STUDENT.replace("_2ep", "_cosine_2ep")
+LINEAR = STUDENT.replace("_2ep", "_linear_2ep")
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,21 @@ def make_dataset(folders: Path, **kind: Any) -> PreprocessedDataset:
         (BALANCED, {}),
         (NORMALISED, {}),
         (COSINE, {}),
+        (LINEAR, {}),
         (STUDENT.replace("_2ep", "_geometricCE_2ep"), {}),
     ],
-    ids=["teacher", "student", "copy-view", "3d", "regions", "class-balanced", "normalised", "cosine", "cross-entropy"],
+    ids=[
+        "teacher",
+        "student",
+        "copy-view",
+        "3d",
+        "regions",
+        "class-balanced",
+        "normalised",
+        "cosine",
+        "linear",
+        "cross-entropy",
+    ],
 )
 def test_gradients_are_those_of_one_process_on_the_joint_batch(
     ranks: Ranks, make_trainer: MakeTrainer, nnunet_folders: Path, name: str, kind: dict[str, Any]

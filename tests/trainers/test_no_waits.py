@@ -46,7 +46,7 @@ class NoCopies(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("regions", "ignore"), [(False, False), (False, True), (True, False)])
-@pytest.mark.parametrize("variant", ["", "_normalised", "_cosine", "_classBalanced"])
+@pytest.mark.parametrize("variant", ["", "_normalised", "_cosine", "_linear", "_classBalanced"])
 def test_student_never_waits(
     regions: bool, ignore: bool, variant: str, nnunet_folders: Path, make_trainer: MakeTrainer
 ) -> None:

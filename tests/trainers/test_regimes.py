@@ -12,7 +12,7 @@ import torch
 from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 
 from nnunetv2_sikd.averaging import class_average
-from nnunetv2_sikd.distillation.loss import cosine_distance, feature_mse, feature_variance
+from nnunetv2_sikd.distillation.loss import cosine_distance, feature_mse, feature_variance, unexplained_variance
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.regimes import CrossEntropyOverAnnotated
@@ -149,11 +149,11 @@ class TestFeatureLosses:
         assert feature_mse(found, teacher).item() != pytest.approx(expected, rel=1e-2)
         assert (weights[label == ignored] == 0).all() if ignored is not None else (weights > 0).all()
 
-    @pytest.mark.parametrize("kind", ["normalised", "cosine"])
+    @pytest.mark.parametrize("kind", ["normalised", "cosine", "linear"])
     def test_is_what_is_learnt(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer, kind: str) -> None:
         student = start_student(make_trainer, dataset, f"{STUDENT}_{kind}{SCHEDULE}")
         found, teacher, weights, _, loss = learnt(student)
-        expected = cosine_distance(found, teacher, weights)
+        expected = (unexplained_variance if kind == "linear" else cosine_distance)(found, teacher, weights)
         if kind == "normalised":
             expected = feature_mse(found, teacher, weights) / feature_variance(teacher, weights)
         assert loss == pytest.approx(expected.item(), rel=1e-4)

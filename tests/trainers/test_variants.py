@@ -39,6 +39,7 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
         (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.5)),
         (f"{STUDENT}_alpha1_alphaDecay_cosine", SIKDSettings(alpha=1.0, alpha_decay=True, feature_loss="cosine")),
+        (f"{STUDENT}_linear_classJitter", SIKDSettings(feature_loss="linear", class_jitter=0.5)),
         (
             f"{STUDENT}_copyView_normalised_classBalanced",
             SIKDSettings(teacher_view="copy", feature_loss="normalised", class_balanced=True),
@@ -171,6 +172,7 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{STUDENT}_teacherOnLabelMaps_classJitterBoth",
         f"{TEACHER}_onLabelMaps_classJitter",
         f"{STUDENT}_normalised_cosine",
+        f"{STUDENT}_cosine_linear",
         f"{STUDENT}_DA5_geometricCE",
         f"{STUDENT}_classJitter0p0",
         "something",
