@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from nnunetv2_sikd.untrusted import from_cell
 
 SUMMARISED = tuple(shift.name for shift in SHIFTS if shift.name != "class_levels")
 """Shifts that count in the summary: class levels are what class jitter trains on."""
+
+_SEED = re.compile("_seed([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def curves(scores: Iterable[Score], trainer: str) -> dict[str, NDArray[np.float6
     return {"": np.mean([by_shift[name] for name in SUMMARISED], axis=0), **by_shift}
 
 
+def without_shift(scores: Iterable[Score], trainer: str) -> dict[str, float]:
+    """Mean Dice of each case as it is."""
+    return {case: dice for (name, case, shift, _), dice in mean_dice(scores).items() if name == trainer and not shift}
+
+
 def under_shift(scores: Iterable[Score], trainer: str) -> dict[str, float]:
     """Mean Dice over the shifts of the summary and their severities of each case."""
     found: dict[str, list[float]] = defaultdict(list)
@@ -90,37 +98,79 @@ def under_shift(scores: Iterable[Score], trainer: str) -> dict[str, float]:
     return {case: float(np.mean(values)) for case, values in found.items()}
 
 
+def by_seed(trainers: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Trainers that differ in their seed alone, under the name they share.
+
+    Returns:
+        By that name, in the order given: trainers by seed (empty for one without).
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for trainer in trainers:
+        seed = _SEED.search(trainer)
+        groups.setdefault(_SEED.sub("", trainer, count=1), {})[seed[1] if seed else ""] = trainer
+    return groups
+
+
 def summary_table(scores: Sequence[Score], trainers: Sequence[str]) -> str:
-    """Markdown: mean Dice without shift and under each (mean over severities), and the difference to the first trainer.
+    """Markdown: mean Dice without shift and under each (mean over severities), and the differences to the first.
+
+    Trainers that differ in their seed alone make one row. Differences are those of the same seed and case.
 
     Args:
         scores: Of all trainers.
         trainers: Names in the order of the rows.
     """
-    first = under_shift(scores, trainers[0])
+    groups = by_seed(trainers)
+    first = next(iter(groups.values()))
     header = [
         "trainer",
         "no shift",
+        "minus the first's",
         *(shift.title.lower() for shift in SHIFTS),
         "all but class levels",
         "minus the first's",
     ]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for trainer in trainers:
-        found, mine = curves(scores, trainer), under_shift(scores, trainer)
+    for title, group in groups.items():
+        found = mean_curves(scores, group.values())
         cells = [f"{found[''][0]:.3f}", *(f"{found[shift.name][1:].mean():.3f}" for shift in SHIFTS)]
         cells.append(f"{found[''][1:].mean():.3f}")
-        both = sorted(first.keys() & mine.keys())
-        difference = np.array([mine[case] - first[case] for case in both])
-        low, high = interval(difference[None])
-        told = f"{difference.mean():+.3f}" if len(both) else ""
-        told += f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else ""
-        cells.append("" if trainer == trainers[0] else told)
-        lines.append(f"| {trainer} | " + " | ".join(cells) + " |")
+        for place, values in ((1, without_shift), (len(cells) + 1, under_shift)):
+            cells.insert(place, "" if group is first else _difference(scores, first, group, values))
+        seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
+        lines.append(f"| {title if seeds else next(iter(group.values()))}{seeds} | " + " | ".join(cells) + " |")
     cases = len({score.case for score in scores})
     lines += [
         "",
-        f"Mean Dice of {cases} validation cases, under each shift over its severities. Interval: 95 %, over cases, "
-        "of this one training; another seed's training can differ by more.",
+        f"Mean Dice of {cases} validation cases, under each shift over its severities. Intervals: 95 %, over "
+        "trainings of the same seeds and over cases; where there is one training, over cases alone: another seed's training can "
+        "differ by more.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def mean_curves(scores: Sequence[Score], trainers: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    """Mean of the :func:`curves` of several trainers."""
+    each = [curves(scores, trainer) for trainer in trainers]
+    return {name: np.mean([found[name] for found in each], axis=0) for name in each[0]}
+
+
+def _difference(
+    scores: Sequence[Score],
+    first: Mapping[str, str],
+    group: Mapping[str, str],
+    values: Callable[[Sequence[Score], str], dict[str, float]],
+) -> str:
+    """Mean difference of a group to the first with its interval; empty where no seed or no case is common."""
+    # One training each is a pair whatever the names say.
+    pairs = [(first[seed], group[seed]) for seed in group if seed in first]
+    if len(first) == len(group) == 1:
+        pairs = [(next(iter(first.values())), next(iter(group.values())))]
+    found = [(values(scores, one), values(scores, other)) for one, other in pairs]
+    cases = sorted(set.intersection(*(one.keys() & other.keys() for one, other in found))) if found else []
+    if not cases:
+        return ""
+    differences = np.array([[other[case] - one[case] for case in cases] for one, other in found])
+    low, high = interval(differences)
+    told = f"{differences.mean():+.3f}"
+    return told + (f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else "")

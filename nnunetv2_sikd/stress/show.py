@@ -8,28 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_sikd.figures.drawing import bare, colours, new_figure, save_figure, show_grey
-from nnunetv2_sikd.stress.scores import Score, curves
+from nnunetv2_sikd.stress.scores import Score, by_seed, curves, mean_curves
 from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Shift
 
 _MARKERS = "osD^vPX*"
 
 
 def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) -> Path:
-    """Draw mean Dice over severity for each shift and for all together, a line a trainer."""
+    """Draw mean Dice over severity for each shift and for all together.
+
+    A line a trainer; trainers that differ in their seed alone share one, with a band from the lowest to the highest.
+    """
     titles = {"": "All but class levels", **{shift.name: shift.title for shift in SHIFTS}}
     figure = new_figure(12, 5.4)
     axes = figure.subplots(2, 5, sharex=True, sharey=True).ravel()
-    palette = colours(range(len(trainers) + 1))
-    for number, trainer in enumerate(trainers):
-        found = curves(scores, trainer)
+    groups = by_seed(trainers)
+    palette = colours(range(len(groups) + 1))
+    for number, (title, group) in enumerate(groups.items()):
+        each = [curves(scores, trainer) for trainer in group.values()]
+        found, colour = mean_curves(scores, group.values()), palette[number + 1]
+        label = f"{title} ({len(group)} seeds)" if len(group) > 1 else next(iter(group.values()))
         for axis, name in zip(axes, titles, strict=True):
-            axis.plot(
-                found[name],
-                color=palette[number + 1],
-                marker=_MARKERS[number % len(_MARKERS)],
-                markersize=4,
-                label=trainer,
-            )
+            axis.plot(found[name], color=colour, marker=_MARKERS[number % len(_MARKERS)], markersize=4, label=label)
+            if len(each) > 1:
+                values = np.array([one[name] for one in each])
+                steps = range(values.shape[1])
+                axis.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         axis.set_title(title, fontsize=10, fontweight="bold" if not name else "normal")
         axis.grid(alpha=0.3)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_sikd.stress.scores import Score, curves, mean_dice, summary_table, under_shift
+from nnunetv2_sikd.stress.scores import Score, by_seed, curves, mean_dice, summary_table, under_shift
 from nnunetv2_sikd.stress.shifts import SHIFTS
 
 
@@ -49,11 +49,41 @@ def test_table_compares_with_the_first() -> None:
     cells = [cell.strip() for cell in better.strip("|").split("|")]
     assert len(header.split("|")) == len(better.split("|"))
     assert cells[0] == "better"
-    assert cells[1] == "0.885"
-    assert set(cells[2:-1]) == {"0.810"}
+    assert cells[1:3] == ["0.885", "+0.000 (+0.000 to +0.000)"]
+    assert set(cells[3:-1]) == {"0.810"}
     assert cells[-1] == "+0.075 (+0.075 to +0.075)"
     assert stock.rstrip(" |").endswith("0.735")
     assert "4 validation cases" in table
+
+
+def test_trainers_of_several_seeds_are_one_row_paired_by_seed() -> None:
+    rows, trainers = [], []
+    for seed, clean in (("_seed0", 0.9), ("_seed1", 0.8), ("_seed7", 0.5)):
+        trainers.append(f"stock{seed}_5epochs")
+        rows += scores(trainers[-1], clean, 0.1)
+    for seed, clean in (("_seed1", 0.85), ("_seed0", 0.93)):
+        trainers.append(f"jitter{seed}_5epochs")
+        rows += scores(trainers[-1], clean, 0.1)
+    assert by_seed(trainers)["jitter_5epochs"] == {"1": trainers[3], "0": trainers[4]}
+    _, _, stock, jitter, *_ = summary_table(rows, trainers).splitlines()
+    cells = [cell.strip() for cell in jitter.strip("|").split("|")]
+    assert cells[:2] == ["jitter_5epochs (2 seeds)", f"{(0.93 + 0.85) / 2 - 0.015:.3f}"]
+    # of the same seeds, 0.03 and 0.05; seed 7 has no partner
+    assert cells[2].startswith("+0.040 (")
+    assert cells[-1].startswith("+0.040 (")
+    low, high = (float(end) for end in cells[2].partition("(")[2].strip(")").split(" to "))
+    assert low < 0.03
+    assert high > 0.05
+    assert stock.startswith("| stock_5epochs (3 seeds) |")
+
+
+def test_no_common_seed_gives_no_difference() -> None:
+    trainers = ["a_seed0", "a_seed1", "b_seed2", "b_seed3"]
+    rows = [row for trainer in trainers for row in scores(trainer, 0.9, 0.1)]
+    other = summary_table(rows, trainers).splitlines()[3]
+    cells = [cell.strip() for cell in other.strip("|").split("|")]
+    assert cells[0] == "b (2 seeds)"
+    assert cells[2] == cells[-1] == ""
 
 
 def test_rows_come_back() -> None:
