@@ -143,8 +143,8 @@ def summary_table(scores: Sequence[Score], trainers: Sequence[str]) -> str:
     lines += [
         "",
         f"Mean Dice of {cases} validation cases, under each shift over its severities. Intervals: 95 %, over "
-        "trainings of the same seeds and over cases; where there is one training, over cases alone: another seed's training can "
-        "differ by more.",
+        "trainings of the same seeds and over cases; where there is one training, over cases alone, and another "
+        "seed's training can differ by more.",
     ]
     return "\n".join(lines) + "\n"
 
