@@ -1,0 +1,93 @@
+"""How well simulated shifts rank trainings as unseen images do: rank correlation and picture.
+
+Takes a finished benchmark (its file and its report's scores.csv) and the folder of an ``nnUNetv2_sikd stress`` that has
+scored its trainings. Each training is a point, each arm a mean.
+
+    python benchmarks/stress_ranking.py cardiac_patches --scores cardiac_patches/report/scores.csv \\
+        --stress stress_101 --test Sunnybrook --figure ranking.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from measuring import RESULTS, machine, report, table
+from scipy import stats
+
+from nnunetv2_sikd.benchmark.file import load_specification
+from nnunetv2_sikd.benchmark.specification import Specification
+from nnunetv2_sikd.figures.drawing import new_figure, save_figure
+from nnunetv2_sikd.stress.scores import Score, under_shift, without_shift
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", help="its file, or the name of a shipped one")
+    parser.add_argument("--scores", type=Path, required=True, help="scores.csv of its report")
+    parser.add_argument("--stress", type=Path, required=True, help="folder of nnUNetv2_sikd stress")
+    parser.add_argument("--test", required=True, help="key of the unseen test set")
+    parser.add_argument("--json", type=Path, default=RESULTS / "stress_ranking.json")
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    before = machine()
+    specification = load_specification(args.benchmark)
+    with (args.stress / "stress.csv").open(newline="") as stream:
+        scores = [Score.from_row(row) for row in csv.DictReader(stream)]
+    frame = pd.read_csv(args.scores)
+    unseen = frame[frame.test == args.test].groupby(["arm", "seed"]).dice.mean()
+    points = []
+    for training in specification.trainings():
+        simulated = under_shift(scores, training.trainer)
+        if simulated and (training.arm, training.seed) in unseen.index:
+            points.append(
+                {
+                    "arm": training.arm,
+                    "seed": training.seed,
+                    "no_shift": float(np.mean(list(without_shift(scores, training.trainer).values()))),
+                    "simulated": float(np.mean(list(simulated.values()))),
+                    "unseen": float(unseen[training.arm, training.seed]),
+                }
+            )
+    means: dict[str, dict[str, float]] = {}
+    by_arm = defaultdict(list)
+    for point in points:
+        by_arm[point["arm"]].append(point)
+    for arm, each in by_arm.items():
+        means[arm] = {key: float(np.mean([one[key] for one in each])) for key in ("no_shift", "simulated", "unseen")}
+    found = {}
+    for name, rows in (("trainings", points), ("arms", list(means.values()))):
+        for key in ("no_shift", "simulated"):
+            pair = [[row[k] for row in rows] for k in (key, "unseen")]
+            found[f"{name}, {key}"] = {"rho": float(stats.spearmanr(*pair).statistic), "n": len(rows)}
+    told = [[name, str(each["n"]), f"{each['rho']:+.2f}"] for name, each in found.items()]
+    text = table(["unseen Dice ranked by", "n", "Spearman's rho"], told)
+    report(text, {"test": args.test, "points": points, "arms": means, "correlations": found}, args.json, before)
+    if args.figure:
+        draw(by_arm, specification, args)
+
+
+def draw(by_arm: dict[str, list[dict[str, float]]], specification: Specification, args: argparse.Namespace) -> None:
+    figure = new_figure(9, 3.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = ("validation cases as they are", "validation cases under simulated shifts")
+    for axes, key, title in zip(panels, ("no_shift", "simulated"), titles, strict=True):
+        for number, (arm, each) in enumerate(by_arm.items()):
+            x, y = ([one[k] for one in each] for k in (key, "unseen"))
+            axes.scatter(x, y, s=14, color=f"C{number}", alpha=0.5)
+            axes.scatter(
+                np.mean(x), np.mean(y), s=60, color=f"C{number}", marker="D", label=specification.arm_title(arm)
+            )
+        axes.set_xlabel(f"mean Dice, {title}", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(f"mean Dice, {args.test}", fontsize=9)
+    panels[1].legend(frameon=False, fontsize=8)
+    save_figure(figure, args.figure)
+
+
+if __name__ == "__main__":
+    main()
