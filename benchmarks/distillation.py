@@ -16,6 +16,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from measuring import RESULTS, machine, report, table
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, uniform_filter1d
 from tqdm import tqdm
 
 from nnunetv2_sikd.commands.arguments import fold
@@ -40,7 +41,7 @@ from nnunetv2_sikd.training import fold_folder
 # A feature that varies less than this share of the most variable one tells the student nothing.
 _LIVING = 0.01
 _BORDER = 1.5  # pixels
-_SMOOTHED = 5  # points of a curve
+_SMOOTHED = 5  # looks
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("-tr", nargs="+", required=True, metavar="TRAINER")
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda", "mps"))
     parser.add_argument("--every", type=int, default=25, help="steps between two looks at the gradients")
+    parser.add_argument("--steps", type=int, help="end each training after so many (default: at its own end)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
@@ -91,8 +93,9 @@ def watch(planned: PlannedConfiguration, name: str, args: argparse.Namespace) ->
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 trainer = get_trainer_from_args(args.d, args.c, args.f, name, args.p, device=torch.device(args.device))
-                looks = _Looks(trainer, args.every)
-                trainer.run_training()
+                looks = _Looks(trainer, args.every, args.steps)
+                with contextlib.suppress(StopIteration):
+                    trainer.run_training()
         finally:
             os.environ["nnUNet_results"] = results
     return looks.found
@@ -101,14 +104,17 @@ def watch(planned: PlannedConfiguration, name: str, args: argparse.Namespace) ->
 class _Looks:
     """Stands in front of a trainer's ``train_step``."""
 
-    def __init__(self, trainer: Any, every: int) -> None:
+    def __init__(self, trainer: Any, every: int, steps: int | None) -> None:
         self.found: dict[str, list[float]] = {}
         self.trainer, self.every, self.step = trainer, every, 0
         self.train: Callable[..., Any] = trainer.train_step
-        self.bar = tqdm(total=trainer.num_epochs * trainer.num_iterations_per_epoch, unit="step")
+        self.last = steps or trainer.num_epochs * trainer.num_iterations_per_epoch
+        self.bar = tqdm(total=self.last, unit="step")
         trainer.train_step = self
 
     def __call__(self, batch: dict[str, Any]) -> Any:
+        if self.step == self.last:
+            raise StopIteration
         if self.step % self.every == 0:
             self._look(batch)
         self.step += 1
@@ -154,6 +160,7 @@ def draw_watched(found: dict[str, dict[str, Any]]) -> Figure:
     """Losses, gradients' shares and directions over the training, one line a student."""
     figure = new_figure(11, 3.2)
     panels = figure.subplots(1, 3)
+    smoothed = partial(uniform_filter1d, size=_SMOOTHED, mode="nearest")
     for number, (name, looks) in enumerate(found.items()):
         colour = f"C{number}"
         steps = looks["step"]
@@ -174,12 +181,6 @@ def draw_watched(found: dict[str, dict[str, Any]]) -> Figure:
         axes.title.set_fontsize(9)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def smoothed(values: Any) -> np.ndarray:
-    """Running mean, shorter at the ends."""
-    window = np.ones(_SMOOTHED)
-    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 # -------------------------------------------------------------------- what it has learnt
