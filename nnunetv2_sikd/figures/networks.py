@@ -122,7 +122,9 @@ def load_networks(
 
 def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     """Name of the stock trainer with a student's augmentation, seed and schedule."""
-    rest = re.sub("^nnUNetTrainer_SIKDTeacher(?:_on(?:Images|LabelMaps))?", "", student.teacher_class.__name__)
+    rest = re.sub(
+        "^nnUNetTrainer_SIKDTeacher(?:_on(?:Images|LabelMaps))?(?:_deepSkips)?", "", student.teacher_class.__name__
+    )
     rest = re.sub("^_classJitter(?:[0-9p]+)?", "", rest)
     jitter = re.search("(_classJitter)(?:Both)?([0-9p]*)", student.__name__)
     # A student whose name does not spell its jitter out has the default share.

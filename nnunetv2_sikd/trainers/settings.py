@@ -38,6 +38,8 @@ class SIKDSettings:
         alpha_decay: Whether α falls to 0 over the training as nnU-Net's learning rate does, so that it ends with the
             segmentation alone.
         class_balanced: Whether each class has the same weight in the distillation loss, instead of each pixel.
+        deep_skips: Whether the teacher keeps its skip connections but that of full resolution; without any (the
+            method), all that it knows passes its bottleneck.
     """
 
     alpha: float = 2.0
@@ -49,6 +51,7 @@ class SIKDSettings:
     class_balanced: bool = False
     feature_loss: FeatureLoss = "mse"
     alpha_decay: bool = False
+    deep_skips: bool = False
 
 
 @dataclass(frozen=True)

@@ -59,15 +59,16 @@ class nnUNetTrainer_SIKDTeacher(nnUNetTrainer_SIKDBase):
             self.dataset_class = _LabelMapDataset
         super().perform_actual_validation(save_probabilities)
 
-    @staticmethod
+    @classmethod
     def build_network_architecture(
+        cls,
         plans_manager: Any,
         configuration_manager: Any,
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> torch.nn.Module:
-        """nnU-Net's network for these plans with its skip connections removed."""
+        """nnU-Net's network for these plans with its skip connections removed, all or that of full resolution."""
         return SkiplessUNet(
             nnUNetTrainer.build_network_architecture(
                 plans_manager,
@@ -75,7 +76,8 @@ class nnUNetTrainer_SIKDTeacher(nnUNetTrainer_SIKDBase):
                 num_input_channels,
                 num_output_channels,
                 enable_deep_supervision,
-            )
+            ),
+            deep_skips=cls.sikd.deep_skips,
         )
 
     @classmethod

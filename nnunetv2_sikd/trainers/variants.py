@@ -3,9 +3,10 @@
 nnU-Net keeps a trainer's name and nothing else, so the name holds every setting::
 
     nnUNetTrainer_SIKDStudent [_alpha1] [_alphaDecay] [_copyView | _teacherOnImages | _teacherOnLabelMaps]
-        [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
+        [_deepSkips] [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE]
+        [seed] [schedule]
     nnUNetTrainer_SIKDStudent_invariant [_DA5 | _geometricCE] [seed] [schedule]
-    nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
+    nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter] [seed] [schedule]
     jitter: _classJitter or _classJitter0p25
@@ -48,12 +49,16 @@ _SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
 _SCHEDULE = r"(?:_(?P<epochs>[1-9][0-9]{0,8})epochs(?:_(?P<iterations>[1-9][0-9]{0,8})iterations)?)?"
 _STOCK = re.compile("nnUNetTrainer(?P<da5>DA5)?" + _JITTER + "(?(da5)|(?P<regime>_geometricCE)?)" + _SEED + _SCHEDULE)
 _TEACHER = re.compile(
-    "nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?" + _JITTER + _REGIME + _SEED + _SCHEDULE
+    "nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
+    + _JITTER
+    + _REGIME
+    + _SEED
+    + _SCHEDULE
 )
 _STUDENT = re.compile(
     "nnUNetTrainer_SIKDStudent(?:(?P<invariant>_invariant)|"
     f"(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
-    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?"
+    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
     "(?:_(?P<loss>normalised|cosine|linear))?(?P<balanced>_classBalanced)?"
     f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?)" + _REGIME + _SEED + _SCHEDULE
 )
@@ -85,6 +90,7 @@ def shipped_trainers() -> list[str]:
         *(f"{student}_alpha{alpha}" for alpha in _ALPHAS),
         f"{student}_copyView",
         *(f"{teacher}_on{control}" for control in ("Images", "LabelMaps")),
+        f"{teacher}_deepSkips",
         *(f"{student}_teacherOn{control}" for control in ("Images", "LabelMaps")),
         *(f"{trainer}_{schedule}" for schedule in schedules for trainer in (teacher, student)),
         # nnU-Net itself has the stock trainer for whole-epoch schedules.
@@ -98,6 +104,7 @@ def shipped_trainers() -> list[str]:
                 "normalised",
                 "cosine",
                 "linear",
+                "deepSkips",
                 "classBalanced",
                 "classJitterBoth",
                 "alphaDecay_classJitter",
@@ -163,6 +170,7 @@ def _teacher(name: str) -> type[nnUNetTrainer] | None:
         teacher_input=_CONTROLS[match["control"]],
         class_jitter=share,
         jitter_target="jittered" if share else "clean",
+        deep_skips=match["deep"] is not None,
     )
     return _subclass(name, (nnUNetTrainer_SIKDTeacher,), match, {"sikd": settings})
 
@@ -182,12 +190,14 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         class_balanced=match["balanced"] is not None,
         feature_loss=cast(FeatureLoss, match["loss"] or "mse"),
         alpha_decay=match["decay"] is not None,
+        deep_skips=match["deep"] is not None,
     )
     if match["invariant"]:
         settings = _INVARIANT
     teacher = (
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")
+        + (match["deep"] or "")
         + (f"_classJitter{match['share'] or ''}" if match["both"] else "")
         + (match["regime"] or "")
         + (f"_seed{match['seed']}" if match["seed"] else "")

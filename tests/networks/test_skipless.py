@@ -114,6 +114,34 @@ class TestConstruction:
         assert torch.equal(other(make_input(dim)), trained(make_input(dim))[0])
 
 
+@NETWORKS
+class TestDeepSkips:
+    def make(self, dim: int, residual: bool) -> SkiplessUNet:
+        torch.manual_seed(0)
+        return SkiplessUNet(make_network(dim, residual=residual, channels=2), deep_skips=True)
+
+    def test_all_but_the_skip_of_full_resolution_reach_the_output(self, dim: int, residual: bool) -> None:
+        network = self.make(dim, residual)
+        skips = [skip.detach().requires_grad_() for skip in network.encoder(make_input(dim))]
+        network.decoder(skips)[0].sum().backward()
+        assert [skip.grad is not None for skip in skips] == [False, True, True]
+
+    def test_stages_with_skips_are_nnunet_s(self, dim: int, residual: bool) -> None:
+        stock = make_network(dim, residual=residual, channels=2)
+        skips = stock.encoder(make_input(dim))
+        expected: list[torch.Tensor] = []
+        stock.decoder.stages[0].register_forward_hook(lambda *call: expected.append(call[2]))
+        stock.decoder(skips)
+        ours = SkiplessUNet(stock, deep_skips=True).decoder.features(skips)
+        assert torch.equal(ours[0], expected[0])
+        assert ours[1].shape == (2, 4, *PATCH_SIZES[dim])
+
+    def test_every_parameter_is_trained(self, dim: int, residual: bool) -> None:
+        network = self.make(dim, residual)
+        sum(output.square().sum() for output in network(make_input(dim))).backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_nnunet_switches_deep_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer: Any = object.__new__(nnUNetTrainer)
     trainer.network, trainer.is_ddp = make_skipless(2, False), False

@@ -40,6 +40,11 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.5)),
         (f"{STUDENT}_alpha1_alphaDecay_cosine", SIKDSettings(alpha=1.0, alpha_decay=True, feature_loss="cosine")),
         (f"{STUDENT}_linear_classJitter", SIKDSettings(feature_loss="linear", class_jitter=0.5)),
+        (
+            f"{STUDENT}_copyView_deepSkips_linear",
+            SIKDSettings(teacher_view="copy", deep_skips=True, feature_loss="linear"),
+        ),
+        (f"{TEACHER}_onImages_deepSkips_5epochs", SIKDSettings(teacher_input="image", deep_skips=True)),
         (f"{STUDENT}_invariant", SIKDSettings(alpha_decay=True, feature_loss="linear", class_jitter=0.5)),
         (
             f"{STUDENT}_copyView_normalised_classBalanced",
@@ -79,6 +84,8 @@ def test_invariant_is_short_for_what_the_docs_say() -> None:
         (f"{STUDENT}_copyView_DA5_seed1_20epochs", f"{TEACHER}_DA5_seed1_20epochs"),
         (f"{STUDENT}_teacherOnImages_DA5_seed1", f"{TEACHER}_onImages_DA5_seed1"),
         (f"{STUDENT}_classBalanced_classJitter0p25_seed1", f"{TEACHER}_seed1"),
+        (f"{STUDENT}_deepSkips_linear_classJitterBoth_seed1", f"{TEACHER}_deepSkips_classJitter_seed1"),
+        (f"{STUDENT}_teacherOnImages_deepSkips", f"{TEACHER}_onImages_deepSkips"),
         (f"{STUDENT}_invariant_DA5_seed1_5epochs", f"{TEACHER}_DA5_seed1_5epochs"),
         (f"{STUDENT}_classJitterBoth0p25_DA5_seed1", f"{TEACHER}_classJitter0p25_DA5_seed1"),
         (f"{STUDENT}_geometricCE_5epochs", f"{TEACHER}_geometricCE_5epochs"),
