@@ -136,6 +136,22 @@ def learnt(student: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torc
     return maps[0].detach(), teacher, weights, label, loss
 
 
+class TestDeepSkips:
+    def test_student_gets_the_features_of_the_teacher_with_skips(
+        self, dataset: PreprocessedDataset, make_trainer: MakeTrainer
+    ) -> None:
+        student = start_student(make_trainer, dataset, f"{STUDENT}_deepSkips_linear{SCHEDULE}")
+        decoder = student.teacher.network.decoder
+        assert student.teacher.trainer_name == f"{TEACHER}_deepSkips{SCHEDULE}"
+        assert decoder.kept == len(decoder.stages) - 1 > 0
+        found, teacher, weights, _, loss = learnt(student)
+        assert loss == pytest.approx(unexplained_variance(found, teacher, weights).item(), rel=1e-4)
+        plain = start_student(make_trainer, dataset, f"{STUDENT}{SCHEDULE}")
+        assert plain.teacher.network.decoder.kept == 0
+        # What is kept is the stock network: the same keys and shapes.
+        assert student.network.state_dict().keys() == plain.network.state_dict().keys()
+
+
 class TestFeatureLosses:
     def test_class_balanced_weighs_classes_alike(self, dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
         student = start_student(make_trainer, dataset, f"{STUDENT}_classBalanced{SCHEDULE}")
