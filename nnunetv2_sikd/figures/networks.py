@@ -127,10 +127,8 @@ def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     )
     rest = re.sub("^_classJitter(?:[0-9p]+)?", "", rest)
     jitter = re.search("(_classJitter)(?:Both)?([0-9p]*)", student.__name__)
-    # A student whose name does not spell its jitter out has the default share.
-    altered = "".join(jitter.groups()) if jitter else "_classJitter" if student.sikd.class_jitter else ""
     strong = "DA5" if rest.startswith("_DA5") else ""
-    return f"nnUNetTrainer{strong}{altered}{rest.removeprefix('_DA5')}"
+    return f"nnUNetTrainer{strong}{''.join(jitter.groups()) if jitter else ''}{rest.removeprefix('_DA5')}"
 
 
 def build_network(

@@ -5,7 +5,6 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
     nnUNetTrainer_SIKDStudent [_alpha1] [_alphaDecay] [_copyView | _teacherOnImages | _teacherOnLabelMaps]
         [_deepSkips] [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE]
         [seed] [schedule]
-    nnUNetTrainer_SIKDStudent_invariant [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter] [seed] [schedule]
@@ -14,8 +13,7 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
     seed: _seed0
     schedule: _20epochs or _20epochs_150iterations
 
-in this order. A decimal point is written ``p``: ``_alpha0p5``. ``_invariant``
-is short for ``_alphaDecay_linear_classJitter``. A student's teacher has the student's
+in this order. A decimal point is written ``p``: ``_alpha0p5``. A student's teacher has the student's
 augmentation (the jitter with ``Both`` only), loss, seed and schedule; bare, ``nnUNetTrainer`` and
 ``nnUNetTrainerDA5`` are nnU-Net's own.
 ``getattr`` on this module makes the class, once; that is how nnU-Net's look-up finds any of them.
@@ -56,11 +54,10 @@ _TEACHER = re.compile(
     + _SCHEDULE
 )
 _STUDENT = re.compile(
-    "nnUNetTrainer_SIKDStudent(?:(?P<invariant>_invariant)|"
-    f"(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
+    f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
     "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
     "(?:_(?P<loss>normalised|cosine|linear))?(?P<balanced>_classBalanced)?"
-    f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?)" + _REGIME + _SEED + _SCHEDULE
+    f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
     None: "class_average",
@@ -72,7 +69,6 @@ _REGIMES: dict[str, tuple[type[nnUNetTrainer], ...]] = {
     "DA5": (nnUNetTrainerDA5,),
     "geometricCE": (GeometricCE,),
 }
-_INVARIANT = SIKDSettings(alpha_decay=True, feature_loss="linear", class_jitter=0.5)
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
 # Short ones that two CPU cores finish in minutes.
@@ -86,7 +82,6 @@ def shipped_trainers() -> list[str]:
     return [
         teacher,
         student,
-        f"{student}_invariant",
         *(f"{student}_alpha{alpha}" for alpha in _ALPHAS),
         f"{student}_copyView",
         *(f"{teacher}_on{control}" for control in ("Images", "LabelMaps")),
@@ -192,8 +187,6 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         alpha_decay=match["decay"] is not None,
         deep_skips=match["deep"] is not None,
     )
-    if match["invariant"]:
-        settings = _INVARIANT
     teacher = (
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")

@@ -45,7 +45,6 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
             SIKDSettings(teacher_view="copy", deep_skips=True, feature_loss="linear"),
         ),
         (f"{TEACHER}_onImages_deepSkips_5epochs", SIKDSettings(teacher_input="image", deep_skips=True)),
-        (f"{STUDENT}_invariant", SIKDSettings(alpha_decay=True, feature_loss="linear", class_jitter=0.5)),
         (
             f"{STUDENT}_copyView_normalised_classBalanced",
             SIKDSettings(teacher_view="copy", feature_loss="normalised", class_balanced=True),
@@ -61,12 +60,6 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
 )
 def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
     assert getattr(variants, name).sikd == settings
-
-
-def test_invariant_is_short_for_what_the_docs_say() -> None:
-    short, long = (getattr(variants, f"{STUDENT}_{name}") for name in ("invariant", "alphaDecay_linear_classJitter"))
-    assert short.sikd == long.sikd
-    assert short.teacher_class is long.teacher_class
 
 
 @pytest.mark.parametrize(
@@ -86,7 +79,6 @@ def test_invariant_is_short_for_what_the_docs_say() -> None:
         (f"{STUDENT}_classBalanced_classJitter0p25_seed1", f"{TEACHER}_seed1"),
         (f"{STUDENT}_deepSkips_linear_classJitterBoth_seed1", f"{TEACHER}_deepSkips_classJitter_seed1"),
         (f"{STUDENT}_teacherOnImages_deepSkips", f"{TEACHER}_onImages_deepSkips"),
-        (f"{STUDENT}_invariant_DA5_seed1_5epochs", f"{TEACHER}_DA5_seed1_5epochs"),
         (f"{STUDENT}_classJitterBoth0p25_DA5_seed1", f"{TEACHER}_classJitter0p25_DA5_seed1"),
         (f"{STUDENT}_geometricCE_5epochs", f"{TEACHER}_geometricCE_5epochs"),
     ],
@@ -188,9 +180,6 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{TEACHER}_onLabelMaps_classJitter",
         f"{STUDENT}_normalised_cosine",
         f"{STUDENT}_cosine_linear",
-        f"{STUDENT}_invariant_classJitter",  # it has its own
-        f"{STUDENT}_alpha1_invariant",
-        f"{TEACHER}_invariant",
         f"{STUDENT}_DA5_geometricCE",
         f"{STUDENT}_classJitter0p0",
         "something",
