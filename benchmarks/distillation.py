@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rcdefaults
 from matplotlib.figure import Figure
 from measuring import RESULTS, machine, report, table
 from scipy.ndimage import distance_transform_edt, uniform_filter1d
@@ -67,6 +68,7 @@ def main() -> None:
     file = args.json or RESULTS / f"distillation_{args.what}.json"
     report(table(header, rows), {"students": found}, file, before)
     if args.figure:
+        rcdefaults()  # nnU-Net's own pictures leave their style behind
         save_figure(draw(found), args.figure)
 
 
@@ -172,7 +174,7 @@ def draw_watched(found: dict[str, dict[str, Any]]) -> Figure:
         panels[1].plot(steps, smoothed(share), color=colour)
         panels[2].plot(steps, smoothed(looks["cosine"]), color=colour)
     panels[0].set(title="α · distillation loss; dotted: segmentation loss", xlabel="step")
-    panels[0].legend(frameon=False, fontsize=7)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     panels[1].set(title="distillation's share of the gradients", xlabel="step", ylim=(0, 1))
     panels[1].axhline(0.5, color="grey", linewidth=0.5)
     panels[2].set(title="cosine between both gradients", xlabel="step")
