@@ -213,7 +213,8 @@ class _Moments(torch.autograd.Function):
         ctx.weighted = weights is not None
         ctx.save_for_backward(student, teacher, *(() if weights is None else (weights,)))
         with torch.autocast(student.device.type, enabled=False):
-            return sum(weighted @ joint.T for joint, weighted in _joint(student, teacher, weights))  # type: ignore[return-value]
+            sums = [weighted @ joint.T for joint, weighted in _joint(student, teacher, weights)]
+            return torch.stack(sums).sum(0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
