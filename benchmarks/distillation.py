@@ -43,6 +43,7 @@ from nnunetv2_sikd.training import fold_folder
 _LIVING = 0.01
 _BORDER = 1.5  # pixels
 _SMOOTHED = 5  # looks
+_NETWORKS = ("teacher", "student", "stock")
 
 
 def main() -> None:
@@ -193,17 +194,22 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
 
     Returns:
         ``features`` and how many of them live in the ``teacher``, ``student`` and ``stock``; the ``unexplained`` share
-        of the teacher's variance by network; by class, inside and at its border, shares of the pixels and of the
-        squared error, and the error itself.
+        of the teacher's variance by network; shares of a network's own variance: ``rough``, what neighbouring pixels
+        differ by (1 for white noise), and ``within_classes``; by class, inside and at its border, shares of the pixels
+        and of the squared error, and the error itself.
     """
     networks = load_networks(planned, args.f, name, device=args.device)
     maps: dict[str, list[np.ndarray]] = {}
+    differences: dict[str, list[np.ndarray]] = {}
+    labels: list[np.ndarray] = []
     regions: dict[str, np.ndarray] = {}
     names = class_names(planned)
     for case in tqdm(validation_cases(planned, args.f), desc=short(name), unit="case"):
         view = slice_features(planned, networks, case)
         for network, features in view.features.items():
             maps.setdefault(network, []).append(features[:, view.counted])
+            differences.setdefault(network, []).extend(_neighbours(features, view.counted))
+        labels.append(view.label[view.counted])
         error = np.square(view.features["teacher"] - view.features["student"]).mean(0)
         for value, title in names.items():
             inside = view.label == value
@@ -216,6 +222,7 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
     pixels, errors = np.sum(list(regions.values()), 0)
     variances = {network: each.var(1) for network, each in joined.items()}
     as_maps = {network: torch.from_numpy(each)[None] for network, each in joined.items()}
+    classes = np.concatenate(labels)
     return {
         "features": len(joined["teacher"]),
         "living": {network: int((each > _LIVING * each.max()).sum()) for network, each in variances.items()},
@@ -226,11 +233,37 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
             for network, each in as_maps.items()
             if network != "teacher"
         },
+        "rough": {
+            network: float(np.square(np.concatenate(parts, 1)).mean() / (2 * variances[network].mean()))
+            for network, parts in differences.items()
+        },
+        "within_classes": {network: _within(each, classes) for network, each in joined.items()},
         "regions": {
             where: {"pixels": float(n / pixels), "share": float(e / errors), "mse": float(e / max(n, 1))}
             for where, (n, e) in regions.items()
         },
     }
+
+
+def _neighbours(features: np.ndarray, counted: np.ndarray) -> list[np.ndarray]:
+    """Differences of features ``(C, H, W)`` between pixels side by side, both counted. Shapes ``(C, pairs)``."""
+    return [
+        np.diff(features, axis=axis + 1)[
+            :,
+            np.take(counted, range(1, counted.shape[axis]), axis)
+            & np.take(counted, range(counted.shape[axis] - 1), axis),
+        ]
+        for axis in (0, 1)
+    ]
+
+
+def _within(features: np.ndarray, classes: np.ndarray) -> float:
+    """Share of the variance of features ``(C, N)`` that is left around the means of the classes ``(N,)``."""
+    left = sum(
+        np.square(part - part.mean(1, keepdims=True)).sum()
+        for part in (features[:, classes == value] for value in np.unique(classes))
+    )
+    return float(left / np.square(features - features.mean(1, keepdims=True)).sum())
 
 
 def draw_looked(found: dict[str, dict[str, Any]]) -> Figure:
@@ -267,9 +300,13 @@ def rows_of(found: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]
             rows.append([short(name), *told, f"{np.mean(looks['cosine']):.2f}"])
         return header, rows
     header = ["student", "living features: teacher", "student", "stock", "MSE", "teacher's variance"]
-    header += ["unexplained by the student", "by stock"]
+    header += [
+        "unexplained by the student",
+        "by stock",
+        *(f"{what}: {network}" for what in ("rough", "within classes") for network in _NETWORKS),
+    ]
     for name, looked in found.items():
-        living = [f"{looked['living'].get(network, '–')}" for network in ("teacher", "student", "stock")]
+        living = [f"{looked['living'].get(network, '–')}" for network in _NETWORKS]
         left = [looked["unexplained"].get(network) for network in ("student", "stock")]
         rows.append(
             [
@@ -279,6 +316,11 @@ def rows_of(found: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]
                 f"{looked['mse']:.3f}",
                 f"{looked['teacher_variance']:.3f}",
                 *("–" if value is None else f"{value:.3f}" for value in left),
+                *(
+                    f"{looked[what][network]:.2f}" if network in looked[what] else "–"
+                    for what in ("rough", "within_classes")
+                    for network in _NETWORKS
+                ),
             ]
         )
     return header, rows
