@@ -15,7 +15,7 @@ from torch import nn
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.transforms.arguments import training_arguments
-from nnunetv2_sikd.transforms.class_jitter import with_class_jitter
+from nnunetv2_sikd.transforms.class_jitter import JitterLevels, with_class_jitter
 
 
 class ClassJitter(nnUNetTrainer):
@@ -26,12 +26,14 @@ class ClassJitter(nnUNetTrainer):
 
     class_jitter: ClassVar[float] = 0.5
     """Share of the images that are varied, 0 to 1."""
+    jitter_levels: ClassVar[JitterLevels] = "moved"
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         """The stock augmentation, followed by the jitter."""
         pipeline = super().get_training_transforms(*args, **kwargs)
-        return with_class_jitter(pipeline, cls.class_jitter, training_arguments(args, kwargs)["ignore_label"])
+        ignore_label = training_arguments(args, kwargs)["ignore_label"]
+        return with_class_jitter(pipeline, cls.class_jitter, ignore_label, levels=cls.jitter_levels)
 
 
 class CrossEntropyOverAnnotated(RobustCrossEntropyLoss):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nnunetv2_sikd.distillation.loss import FeatureLoss
+from nnunetv2_sikd.transforms.class_jitter import JitterLevels
 
 TeacherInput = Literal["class_average", "image", "label_map"]
 TeacherView = Literal["patch", "copy"]
@@ -29,6 +30,8 @@ class SIKDSettings:
             student with a Dice of 0.01 for it, where stock nnU-Net had 0.95.
         class_jitter: Share (0 to 1) of this trainer's images whose classes get random levels and textures
             (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassJitterTransform`).
+        jitter_levels: Whether these levels are the image's own, *moved*, or *redrawn* whatever they were
+            (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassContrastTransform`).
         jitter_target: What a student with jitter is to match: features of the image as it was before (*clean*, by a
             teacher that was trained without jitter), or of the average of what the student sees (*jittered*, by one
             that was trained with it).
@@ -47,6 +50,7 @@ class SIKDSettings:
     teacher_view: TeacherView = "patch"
     minimum_teacher_dice: float = 0.3
     class_jitter: float = 0.0
+    jitter_levels: JitterLevels = "moved"
     jitter_target: JitterTarget = "clean"
     class_balanced: bool = False
     feature_loss: FeatureLoss = "mse"

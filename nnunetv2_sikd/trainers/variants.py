@@ -8,8 +8,8 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter] [seed] [schedule]
-    jitter: _classJitter or _classJitter0p25
-    jitterBoth: _classJitterBoth or _classJitterBoth0p25
+    jitter: _classJitter or _classContrast, _classJitter0p25, ...
+    jitterBoth: _classJitterBoth or _classContrastBoth, _classJitterBoth0p25, ...
     seed: _seed0
     schedule: _20epochs or _20epochs_150iterations
 
@@ -38,9 +38,10 @@ from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings, TeacherInput
 from nnunetv2_sikd.trainers.splits import WholeSplit
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
+from nnunetv2_sikd.transforms.class_jitter import JitterLevels
 
 _NUMBER = "[0-9]{1,9}(?:p[0-9]{1,9})?"
-_JITTER = f"(?P<jitter>_classJitter(?P<share>{_NUMBER})?)?"
+_JITTER = f"(?P<jitter>_class(?P<levels>Jitter|Contrast)(?P<share>{_NUMBER})?)?"
 _REGIME = "(?P<regime>_DA5|_geometricCE)?"
 # Numbers of at most nine digits: names come from benchmark files, and longer ones are no seed of numpy's.
 _SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
@@ -57,7 +58,7 @@ _STUDENT = re.compile(
     f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
     "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
     "(?:_(?P<loss>normalised|cosine|linear))?(?P<balanced>_classBalanced)?"
-    f"(?P<jitter>_classJitter(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
+    f"(?P<jitter>_class(?P<levels>Jitter|Contrast)(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
     None: "class_average",
@@ -69,6 +70,7 @@ _REGIMES: dict[str, tuple[type[nnUNetTrainer], ...]] = {
     "DA5": (nnUNetTrainerDA5,),
     "geometricCE": (GeometricCE,),
 }
+_SHARES: dict[JitterLevels, str] = {"moved": "0p5", "redrawn": "0p1"}
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
 # Short ones that two CPU cores finish in minutes.
@@ -91,7 +93,11 @@ def shipped_trainers() -> list[str]:
         # nnU-Net itself has the stock trainer for whole-epoch schedules.
         *(f"nnUNetTrainer_{schedule}" for schedule in _SHORT),
         *(f"{trainer}_DA5" for trainer in (teacher, student)),
-        *(f"{trainer}_classJitter" for trainer in (teacher, student, "nnUNetTrainer", "nnUNetTrainerDA5")),
+        *(
+            f"{trainer}_class{levels}"
+            for levels in ("Jitter", "Contrast")
+            for trainer in (teacher, student, "nnUNetTrainer", "nnUNetTrainerDA5")
+        ),
         *(
             f"{student}_{setting}"
             for setting in (
@@ -152,7 +158,7 @@ def _stock(name: str) -> type[nnUNetTrainer] | None:
     if share is None:
         return None
     bases = (*((ClassJitter,) if share else ()), CostRecord, WholeCheckpoints, WholeSplit)
-    return _subclass(name, bases, match, {"class_jitter": share} if share else {})
+    return _subclass(name, bases, match, {"class_jitter": share, "jitter_levels": _levels(match)} if share else {})
 
 
 def _teacher(name: str) -> type[nnUNetTrainer] | None:
@@ -164,6 +170,7 @@ def _teacher(name: str) -> type[nnUNetTrainer] | None:
     settings = SIKDSettings(
         teacher_input=_CONTROLS[match["control"]],
         class_jitter=share,
+        jitter_levels=_levels(match),
         jitter_target="jittered" if share else "clean",
         deep_skips=match["deep"] is not None,
     )
@@ -181,6 +188,7 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         teacher_view="copy" if match["copy"] else "patch",
         teacher_input=_CONTROLS[match["control"]],
         class_jitter=share,
+        jitter_levels=_levels(match),
         jitter_target="jittered" if match["both"] else "clean",
         class_balanced=match["balanced"] is not None,
         feature_loss=cast(FeatureLoss, match["loss"] or "mse"),
@@ -191,7 +199,7 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")
         + (match["deep"] or "")
-        + (f"_classJitter{match['share'] or ''}" if match["both"] else "")
+        + (f"_class{match['levels']}{match['share'] or ''}" if match["both"] else "")
         + (match["regime"] or "")
         + (f"_seed{match['seed']}" if match["seed"] else "")
         + (f"_{match['epochs']}epochs" if match["epochs"] else "")
@@ -205,8 +213,12 @@ def _share(match: re.Match[str]) -> float | None:
     """Share of the images with jitter; None where the name asks for what is no share."""
     if not match["jitter"]:
         return 0.0
-    share = _number(match["share"] or "0p5")
+    share = _number(match["share"] or _SHARES[_levels(match)])
     return share if 0 < share <= 1 else None
+
+
+def _levels(match: re.Match[str]) -> JitterLevels:
+    return "redrawn" if match["levels"] == "Contrast" else "moved"
 
 
 def _number(text: str) -> float:

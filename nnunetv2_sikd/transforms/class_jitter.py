@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
@@ -12,6 +12,8 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.transforms.teacher_input import end_of_augmentation
+
+JitterLevels = Literal["moved", "redrawn"]
 
 _AVERAGE_POOLING = (torch.nn.functional.avg_pool1d, torch.nn.functional.avg_pool2d, torch.nn.functional.avg_pool3d)
 
@@ -61,13 +63,20 @@ class ClassJitterTransform(ImageOnlyTransform):
         """Class averages, and maps of the levels and gains that were drawn."""
         image = data_dict["image"]
         label = data_dict["segmentation"][:1].long().clamp(min=0)  # -1, outside of the non-zero mask, is background
+        average = class_average(image[None], label[None], ignore_label=self.ignore_label)[0]
         drawn = (image.shape[0], int(label.max()) + 1)
         levels = torch.randn(drawn) * self.level_sd * image.flatten(1).std(dim=1, keepdim=True)
         gains = torch.empty(drawn).uniform_(*self.texture)
+        return self._maps(image, average, levels[:, label[0]], gains[:, label[0]])
+
+    def _maps(
+        self, image: torch.Tensor, average: torch.Tensor, levels: torch.Tensor, gains: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What the image is split and put together by. Shapes ``(C, *spatial)``."""
         return {
-            "average": class_average(image[None], label[None], ignore_label=self.ignore_label)[0],
-            "levels": self._softened(levels[:, label[0]]).to(image.dtype),
-            "gains": self._softened(gains[:, label[0]]).to(image.dtype),
+            "average": average,
+            "levels": self._softened(levels).to(image.dtype),
+            "gains": self._softened(gains).to(image.dtype),
         }
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
@@ -81,6 +90,50 @@ class ClassJitterTransform(ImageOnlyTransform):
             values[None], self.border, stride=1, padding=self.border // 2, count_include_pad=False
         )
         return softened[0]
+
+
+class ClassContrastTransform(ClassJitterTransform):
+    r"""Give each class of an image a new level whatever it had, and turn the texture around in half of the images.
+
+    Where jitter moves the levels, here any contrast between the classes is as likely as any other, the inverse one
+    included: with :math:`\mu` and v the mean and variance of the image and a sign of each channel's own,
+
+    .. math:: x' = \mu + s_k \pm g_k (x - m), \quad s_k \sim N(0, \sigma^2 v), \; g_k \sim U(a, b)
+
+    The class average m is softened like s and g: an image's own borders are no sharper than that, and what sharp ones
+    leave of them in the texture would outline each class where the texture is turned around.
+
+    Args:
+        level_sd: σ, in standard deviations of the image.
+        texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
+        border: Width of the moving average, odd; 1 for none.
+        ignore_label: Its pixels are no class, and are varied as one of their own.
+
+    Shape:
+        - image: ``(C, *spatial)``, floating point
+        - segmentation: ``(1 or more, *spatial)``, integer, of which the first channel holds the labels
+
+    Reference:
+        Billot et al.: SynthSeg. Medical Image Analysis 2023, which draws the levels of all tissues. Here textures
+        and whatever has no label stay those of a real image.
+    """
+
+    def __init__(
+        self,
+        level_sd: float = 1.0,
+        texture: tuple[float, float] = (0.5, 1.5),
+        border: int = 3,
+        ignore_label: int | None = None,
+    ) -> None:
+        super().__init__(level_sd, texture, border, ignore_label)
+
+    def _maps(
+        self, image: torch.Tensor, average: torch.Tensor, levels: torch.Tensor, gains: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        to_channel = (-1, *[1] * (image.ndim - 1))
+        signs = torch.randint(2, (image.shape[0],)).mul(2).sub(1).reshape(to_channel)
+        moved = image.flatten(1).mean(dim=1).reshape(to_channel) + levels - average
+        return super()._maps(image, self._softened(average), moved, gains * signs)
 
 
 class WithOwnRandomness(BasicTransform):
@@ -122,7 +175,12 @@ class KeepForTeacherTransform(BasicTransform):
 
 
 def with_class_jitter(
-    pipeline: ComposeTransforms, share: float, ignore_label: int | None, *, keep: bool = False
+    pipeline: ComposeTransforms,
+    share: float,
+    ignore_label: int | None,
+    *,
+    levels: JitterLevels = "moved",
+    keep: bool = False,
 ) -> ComposeTransforms:
     """Insert the jitter after all of nnU-Net's augmentation.
 
@@ -130,12 +188,14 @@ def with_class_jitter(
         pipeline: nnU-Net's training transforms; changed.
         share: Share of the images that are varied, 0 to 1.
         ignore_label: Label value that is no class.
+        levels: Whether the levels of the classes are *moved* (jitter) or *redrawn* (contrast).
         keep: Keep the image as it was before for the teacher.
     """
     if share == 0:
         return pipeline
     steps: list[BasicTransform] = [KeepForTeacherTransform()] if keep else []
-    steps.append(WithOwnRandomness(RandomTransform(ClassJitterTransform(ignore_label=ignore_label), share)))
+    jitter = ClassJitterTransform if levels == "moved" else ClassContrastTransform
+    steps.append(WithOwnRandomness(RandomTransform(jitter(ignore_label=ignore_label), share)))
     # What is outside the non-zero mask keeps the value that it has in prediction, too.
     steps += [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
     place = end_of_augmentation(pipeline)

@@ -87,6 +87,7 @@ def test_stock_has_augmentation_seed_and_schedule_of_the_student() -> None:
         "nnUNetTrainer_SIKDStudent_geometricCE_seed0": "nnUNetTrainer_geometricCE_seed0",
         "nnUNetTrainer_SIKDStudent_alpha1_classJitter_DA5_seed0": "nnUNetTrainerDA5_classJitter_seed0",
         "nnUNetTrainer_SIKDStudent_teacherOnImages_deepSkips_linear_5epochs": "nnUNetTrainer_5epochs",
+        "nnUNetTrainer_SIKDStudent_classContrastBoth0p25_seed1": "nnUNetTrainer_classContrast0p25_seed1",
         "nnUNetTrainer_SIKDStudent_classJitterBoth0p25_geometricCE": "nnUNetTrainer_classJitter0p25_geometricCE",
         STUDENT: STOCK,
     }

@@ -96,10 +96,11 @@ class TestClassJitter:
             assert levels(images) <= 3 + teacher.label_manager.has_ignore_label
             assert not any(torch.allclose(*pair) for pair in zip(images, without, strict=True))
 
+    @pytest.mark.parametrize("jitter", ["_classJitter1", "_classContrast1"])
     @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerDA5"])
-    def test_stock_trainers(self, nnunet_folders: Path, make_trainer: MakeTrainer, trainer: str) -> None:
+    def test_stock_trainers(self, nnunet_folders: Path, make_trainer: MakeTrainer, trainer: str, jitter: str) -> None:
         dataset = make_dataset(nnunet_folders)
-        stock, ours = (make_trainer(dataset, f"{trainer}{jitter}_seed0{SCHEDULE}") for jitter in ("", "_classJitter1"))
+        stock, ours = (make_trainer(dataset, f"{trainer}{each}_seed0{SCHEDULE}") for each in ("", jitter))
         for each in (stock, ours):
             each.on_train_start()
         theirs, batch = (next(each.dataloader_train) for each in (stock, ours))
@@ -107,11 +108,32 @@ class TestClassJitter:
         assert not any(torch.allclose(*images) for images in zip(theirs["data"], batch["data"], strict=True))
         assert np.isfinite(ours.train_step(batch)["loss"])
 
+    def test_jitter_and_contrast_differ(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        for trainer in ("nnUNetTrainer", TEACHER, STUDENT):
+            images = []
+            for jitter in ("_classJitter1", "_classContrast1"):
+                name = f"{trainer}{jitter}_seed0{SCHEDULE}"
+                if trainer == STUDENT:
+                    each = start_student(make_trainer, dataset, name)
+                else:
+                    each = make_trainer(dataset, name)
+                    each.on_train_start()
+                images.append(next(each.dataloader_train)["data"][:, :1])
+            assert not any(torch.allclose(*pair) for pair in zip(*images, strict=True))
+
     def test_continues_what_an_older_version_began(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)
         teacher = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
         teacher.initialize()
-        for setting in ("class_jitter", "jitter_target", "class_balanced", "feature_loss", "alpha_decay"):
+        for setting in (
+            "class_jitter",
+            "jitter_levels",
+            "jitter_target",
+            "class_balanced",
+            "feature_loss",
+            "alpha_decay",
+        ):
             del teacher.my_init_kwargs["sikd"][setting]
         file = finish(teacher)
         continued = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")

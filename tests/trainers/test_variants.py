@@ -39,6 +39,15 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
         (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.5)),
         (f"{STUDENT}_alpha1_alphaDecay_cosine", SIKDSettings(alpha=1.0, alpha_decay=True, feature_loss="cosine")),
+        (f"{STUDENT}_classContrast", SIKDSettings(class_jitter=0.1, jitter_levels="redrawn")),
+        (
+            f"{STUDENT}_classContrastBoth0p25",
+            SIKDSettings(class_jitter=0.25, jitter_levels="redrawn", jitter_target="jittered"),
+        ),
+        (
+            f"{TEACHER}_classContrast0p25",
+            SIKDSettings(class_jitter=0.25, jitter_levels="redrawn", jitter_target="jittered"),
+        ),
         (f"{STUDENT}_linear_classJitter", SIKDSettings(feature_loss="linear", class_jitter=0.5)),
         (
             f"{STUDENT}_copyView_deepSkips_linear",
@@ -79,6 +88,8 @@ def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
         (f"{STUDENT}_classBalanced_classJitter0p25_seed1", f"{TEACHER}_seed1"),
         (f"{STUDENT}_deepSkips_linear_classJitterBoth_seed1", f"{TEACHER}_deepSkips_classJitter_seed1"),
         (f"{STUDENT}_teacherOnImages_deepSkips", f"{TEACHER}_onImages_deepSkips"),
+        (f"{STUDENT}_classContrastBoth_seed1", f"{TEACHER}_classContrast_seed1"),
+        (f"{STUDENT}_classContrast_seed1", f"{TEACHER}_seed1"),
         (f"{STUDENT}_classJitterBoth0p25_DA5_seed1", f"{TEACHER}_classJitter0p25_DA5_seed1"),
         (f"{STUDENT}_geometricCE_5epochs", f"{TEACHER}_geometricCE_5epochs"),
     ],

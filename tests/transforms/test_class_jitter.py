@@ -2,13 +2,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.averaging import class_average
-from nnunetv2_sikd.transforms.class_jitter import ClassJitterTransform, with_class_jitter
+from nnunetv2_sikd.transforms.class_jitter import (
+    ClassContrastTransform,
+    ClassJitterTransform,
+    JitterLevels,
+    with_class_jitter,
+)
 from tests.transforms.test_teacher_input import GEOMETRIES, draw, make_label, stock_transforms
 
 LABEL = torch.tensor([[[0, 0, 0, 1, 1, 1, 1, 2, 2, 2]] * 4])
@@ -96,6 +102,45 @@ def test_settings_that_mean_nothing(settings: dict[str, Any]) -> None:
         ClassJitterTransform(**settings)
 
 
+class TestContrast:
+    def contrasted(self, image: torch.Tensor, label: torch.Tensor, seed: int = 0, **settings: Any) -> torch.Tensor:
+        torch.manual_seed(seed)
+        transform = ClassContrastTransform(**settings)
+        result: torch.Tensor = transform(image=image.clone(), segmentation=label.clone())["image"]
+        return result
+
+    def test_levels_do_not_depend_on_what_they_were(self) -> None:
+        label = torch.arange(4000).reshape(1, 4000)
+        image = torch.arange(4000).remainder(2).float()[None] * 6 + 10  # mean 13, standard deviation 3
+        levels = self.contrasted(image, label, level_sd=1.0, texture=(1.0, 1.0), border=1)
+        assert levels.mean().item() == pytest.approx(13, abs=0.2)
+        assert levels.std().item() == pytest.approx(3, rel=0.05)
+        assert abs(np.corrcoef(levels[0], image[0])[0, 1]) < 0.05
+
+    def test_textures_keep_their_form_and_turn_around_together(self) -> None:
+        signs = []
+        for seed in range(40):
+            result = self.contrasted(IMAGE, LABEL, seed, border=1)
+            gains = (result - averaged(result)) / (IMAGE - averaged(IMAGE))
+            torch.testing.assert_close(gains, averaged(gains), rtol=1e-2, atol=1e-2)
+            assert ((gains.abs() > 0.49) & (gains.abs() < 1.51)).all()
+            assert all(channel.sign().unique().numel() == 1 for channel in gains)
+            signs.append(gains[:, 0, 0].sign())
+        turned = (torch.stack(signs) < 0).float()
+        assert 0.3 < turned.mean() < 0.7
+        assert 8 < (turned[:, 0] != turned[:, 1]).sum() < 32  # each channel has a sign of its own
+
+    def test_a_turned_image_has_no_outlines(self) -> None:
+        label = (torch.arange(24) >= 12).long().expand(1, 9, 24)
+        steps = torch.tensor([*[0.0] * 11, 1 / 3, 2 / 3, *[1.0] * 11])  # as soft a border as scanners make
+        image = steps.expand(1, 9, 24)
+        for seed in range(10):
+            row = self.contrasted(image, label, seed)[0, 4]
+            low, high = row[[0, -1]].sort().values
+            assert (row >= low - 0.01).all()
+            assert (row <= high + 0.01).all()
+
+
 class TestWithinStockAugmentation:
     @GEOMETRIES
     def test_kept_image_is_what_stock_delivers(
@@ -124,9 +169,10 @@ class TestWithinStockAugmentation:
         assert torch.equal(torch.rand(3), after)
         assert not torch.allclose(first - image, second - image)
 
-    def test_share(self) -> None:
+    @pytest.mark.parametrize("levels", ["moved", "redrawn"])
+    def test_share(self, levels: JitterLevels) -> None:
         image, label = torch.randn(1, 24, 28), make_label((24, 28))
-        pipeline = with_class_jitter(stock_transforms((24, 28), False), 0.25, None, keep=True)
+        pipeline = with_class_jitter(stock_transforms((24, 28), False), 0.25, None, levels=levels, keep=True)
         varied = sum(
             not torch.equal(result["image"], result["regression_target"])
             for result in (draw(pipeline, image, label, seed) for seed in range(200))
