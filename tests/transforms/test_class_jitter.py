@@ -71,9 +71,10 @@ def test_borders_are_as_soft_as_a_moving_average() -> None:
     torch.testing.assert_close(moved, low + steps * (high - low), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
 @pytest.mark.parametrize("shape", [(7,), (7, 6), (5, 7, 6)])
-def test_any_number_of_axes(shape: tuple[int, ...]) -> None:
-    result = jittered(torch.randn(3, *shape), torch.randint(0, 3, (1, *shape)))
+def test_any_number_of_axes(shape: tuple[int, ...], transform: type[ClassJitterTransform]) -> None:
+    result = transform()(image=torch.randn(3, *shape), segmentation=torch.randint(0, 3, (1, *shape)))["image"]
     assert result.shape == (3, *shape)
     assert torch.isfinite(result).all()
 
@@ -116,6 +117,13 @@ class TestContrast:
         assert levels.mean().item() == pytest.approx(13, abs=0.2)
         assert levels.std().item() == pytest.approx(3, rel=0.05)
         assert abs(np.corrcoef(levels[0], image[0])[0, 1]) < 0.05
+
+    def test_minus_one_is_background_and_the_ignore_label_a_class_of_its_own(self) -> None:
+        label = torch.tensor([[-1, -1, 0, 0, 3, 3, 1, 1]])
+        image = torch.tensor([[0.0, 2.0, 4.0, 6.0, 100.0, 300.0, 1.0, 1.0]])
+        values = self.contrasted(image, label, texture=(0.0, 0.0), border=1, ignore_label=3)[0]
+        assert values.unique().numel() == 3
+        assert (values == values[[0, 0, 0, 0, 4, 4, 6, 6]]).all()
 
     def test_textures_keep_their_form_and_turn_around_together(self) -> None:
         signs = []
