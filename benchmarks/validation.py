@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from measuring import table
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.report.intervals import interval
 from nnunetv2_sikd.stress.scores import by_seed
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("-f", default="0", help="fold")
     parser.add_argument("-p", default="nnUNetPlans", help="plans")
     parser.add_argument("-tr", nargs="+", required=True, help="trainers, what they are compared to first")
-    parser.add_argument("--patient", default=".+", help="regular expression: what in a case's name is the patient")
+    parser.add_argument("--patient", help="regular expression: what in a case's name is the patient")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     dataset = maybe_convert_to_dataset_name(int(args.d))
@@ -51,14 +51,14 @@ def main() -> None:
     print(summary(pd.DataFrame(rows), list(groups)))
 
 
-def read(folder: Path, trainer: str, seed: str, patient: str) -> list[dict[str, str | float]]:
+def read(folder: Path, trainer: str, seed: str, patient: str | None) -> list[dict[str, str | float]]:
     """Dice of each validation case and label of a training."""
     labels = json.loads((folder.parent / "dataset.json").read_text())["labels"]
     names = {str(value): name for name, value in labels.items()}
     found = []
     for scores in json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"]:
         case = Path(scores["prediction_file"]).name.split(".")[0]
-        of = re.search(patient, case)
+        of = patient_of(case, patient)
         if of is None:
             raise SystemExit(f"--patient {patient} finds nothing in the case {case}")
         for value, metrics in scores["metrics"].items():
@@ -66,7 +66,7 @@ def read(folder: Path, trainer: str, seed: str, patient: str) -> list[dict[str, 
                 {
                     "trainer": trainer,
                     "seed": seed,
-                    "patient": of[0],
+                    "patient": of,
                     "case": case,
                     "label": names[value],
                     "dice": round(metrics["Dice"], 4),

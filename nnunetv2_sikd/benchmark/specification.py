@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import check_name
+from nnunetv2_sikd.patients import patient_of, patient_pattern
 from nnunetv2_sikd.untrusted import check_folder, check_part
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
@@ -120,13 +121,7 @@ class TestSet(Part):
     @field_validator("patient")
     @classmethod
     def _check_patient(cls, pattern: str | None) -> str | None:
-        try:
-            empty = pattern is not None and re.compile(pattern).search("") is not None
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
-        if empty:
-            raise ValueError(f"{pattern!r} also finds nothing at all, so that all cases could be one patient")
-        return pattern
+        return pattern if pattern is None else patient_pattern(pattern)
 
     def patient_of(self, case: str) -> str:
         """The patient of a case.
@@ -134,11 +129,8 @@ class TestSet(Part):
         Raises:
             SIKDError: The pattern does not find one.
         """
-        if self.patient is None:
-            return case
-        match = re.search(self.patient, case)
-        found = match and (match[1] if match.re.groups else match[0])
-        if not found:
+        found = patient_of(case, self.patient)
+        if found is None:
             raise SIKDError(f"patient {self.patient!r} of {self.key} finds none in the case {case}: mend the pattern")
         return found
 

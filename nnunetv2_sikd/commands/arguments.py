@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from nnunetv2_sikd.patients import patient_pattern
+
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
     """``-d``, ``-c`` and ``-p``: data set, configuration, plans."""
@@ -55,6 +57,18 @@ def fold(text: str) -> int | str:
     if not _is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a fold's number nor 'all'")
     return int(text)
+
+
+def regular_expression(text: str) -> str:
+    """A regular expression that finds patients.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none, or finds nothing at all too.
+    """
+    try:
+        return patient_pattern(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _is_number(text: str) -> bool:

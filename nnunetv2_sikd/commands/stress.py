@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunetv2_sikd.commands.arguments import add_dataset, add_device, fold, positive
+from nnunetv2_sikd.commands.arguments import add_dataset, add_device, fold, positive, regular_expression
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cases", type=positive, default=None, metavar="N", help="validation cases, evenly spread (default: all)"
     )
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring in prediction, as in nnUNetv2_predict")
+    parser.add_argument(
+        "--patient",
+        type=regular_expression,
+        default=None,
+        metavar="REGEX",
+        help="finds the patient in a case's name, for intervals (default: each case is another patient)",
+    )
     add_device(parser)
 
 
@@ -50,5 +57,6 @@ def run(args: argparse.Namespace) -> None:
         num_cases=args.cases,
         device=args.device,
         mirroring=not args.disable_tta,
+        patient=args.patient,
     )
     print("Written:", *files, sep="\n  ")

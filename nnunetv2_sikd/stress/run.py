@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from nnunetv2_sikd.figures.drawing import save_table
 from nnunetv2_sikd.figures.networks import build_network
 from nnunetv2_sikd.files import only_here, write_json, write_text
 from nnunetv2_sikd.folders import cannot_write, make_folder
+from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.raw_cases import check_case, training_cases
 from nnunetv2_sikd.stress.scores import Score, summary_table
@@ -66,6 +67,7 @@ def stress(
     num_cases: int | None = None,
     device: str = "cuda",
     mirroring: bool = True,
+    patient: str | None = None,
 ) -> list[Path]:
     """Predict a fold's validation cases under simulated shifts with each trainer; what is done already stays.
 
@@ -81,14 +83,15 @@ def stress(
         num_cases: Validation cases to use, evenly spread; None for all.
         device: ``cpu``, ``cuda`` or ``mps``.
         mirroring: Whether predictions are averaged over mirrored images, as ``nnUNetv2_predict`` does.
+        patient: Regular expression that finds the patient in a case's name; None if each case is another patient.
 
     Returns:
         ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``shifts.png``.
 
     Raises:
         SIKDError: A trainer is not trained, or is a teacher; the fold has no validation cases of its own; the
-            configuration is the second stage of a cascade; raw cases are missing or damaged; or the folder holds scores
-            of other settings, weights or shifts.
+            configuration is the second stage of a cascade; a case's name has no patient; raw cases are missing or
+            damaged; or the folder holds scores of other settings, weights or shifts.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     if planned.configuration.previous_stage_name is not None:
@@ -100,6 +103,7 @@ def stress(
         raise SIKDError("-f all: has trained on every case, so none is left to validate on; name a fold's number")
     checkpoints = {name: _checkpoint(planned, name, fold) for name in dict.fromkeys(trainers)}
     cases = _spread(validation_cases(planned, fold), num_cases)
+    patients = _patients(cases, patient)
     check_device(device)
     networks = {name: _predictor(planned, checkpoints[name], name, device, mirroring) for name in checkpoints}
     files = _raw_files(planned, cases)
@@ -130,16 +134,24 @@ def stress(
                 _write(output, scores, record)
         if example is not None and not (output / "shifts.png").is_file():
             _draw_shifts(planned, example, severities, output / "shifts.png")
-    asked = [score for score in scores if score.case in cases]
+    return _summarise(scores, list(checkpoints), patients, output)
+
+
+def _summarise(
+    scores: Sequence[Score], trainers: Sequence[str], patients: Mapping[str, str], output: Path
+) -> list[Path]:
+    """Write table and curves of the trainers that were asked for, and of others whose scores are there."""
+    asked = [score for score in scores if score.case in patients]
     known = {(score.trainer, score.case) for score in asked}
     # Of these cases only: means over different ones cannot be compared.
     others = [
         name
         for name in dict.fromkeys(score.trainer for score in asked)
-        if name not in checkpoints and all((name, case) in known for case in cases)
+        if name not in trainers and all((name, case) in known for case in patients)
     ]
-    asked = [score for score in asked if score.trainer in (*checkpoints, *others)]
-    table = summary_table(asked, [*checkpoints, *others])
+    shown = [*trainers, *others]
+    asked = [score for score in asked if score.trainer in shown]
+    table = summary_table(asked, shown, patients.__getitem__)
     try:
         write_text(output / "stress.md", table)
     except OSError as error:
@@ -148,9 +160,18 @@ def stress(
     return [
         output / _SCORES,
         output / "stress.md",
-        draw_curves(asked, [*checkpoints, *others], output / "stress.png"),
+        draw_curves(asked, shown, output / "stress.png"),
         output / "shifts.png",
     ]
+
+
+def _patients(cases: Sequence[str], pattern: str | None) -> dict[str, str]:
+    """The patient of each case."""
+    found = {case: patient_of(case, pattern) for case in cases}
+    for case, patient in found.items():
+        if patient is None:
+            raise SIKDError(f"--patient {pattern!r}: finds none in the case {case}; mend the pattern")
+    return {case: str(patient) for case, patient in found.items()}
 
 
 def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> dict[str, Any]:

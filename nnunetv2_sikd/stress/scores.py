@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from nnunetv2_sikd.untrusted import from_cell
 
 SUMMARISED = tuple(shift.name for shift in SHIFTS if shift.name != "class_levels")
 """Shifts that count in the summary: class levels are what class jitter trains on."""
+
+PatientOf = Callable[[str], str]
+Values = Callable[[Sequence["Score"], str], dict[str, float]]
 
 _SEED = re.compile("_seed([0-9]+)")
 
@@ -89,11 +93,11 @@ def without_shift(scores: Iterable[Score], trainer: str) -> dict[str, float]:
     return {case: dice for (name, case, shift, _), dice in mean_dice(scores).items() if name == trainer and not shift}
 
 
-def under_shift(scores: Iterable[Score], trainer: str) -> dict[str, float]:
-    """Mean Dice over the shifts of the summary and their severities of each case."""
+def under_shift(scores: Iterable[Score], trainer: str, shifts: Collection[str] = SUMMARISED) -> dict[str, float]:
+    """Mean Dice of each case over some shifts and their severities, all those of the summary unless told."""
     found: dict[str, list[float]] = defaultdict(list)
     for (name, case, shift, _), dice in mean_dice(scores).items():
-        if name == trainer and shift in SUMMARISED:
+        if name == trainer and shift in shifts:
             found[case].append(dice)
     return {case: float(np.mean(values)) for case, values in found.items()}
 
@@ -111,42 +115,57 @@ def by_seed(trainers: Iterable[str]) -> dict[str, dict[str, str]]:
     return groups
 
 
-def summary_table(scores: Sequence[Score], trainers: Sequence[str]) -> str:
+def summary_table(scores: Sequence[Score], trainers: Sequence[str], patient: PatientOf = str) -> str:
     """Markdown: mean Dice without shift and under each (mean over severities), and the differences to the first.
 
-    Trainers that differ in their seed alone make one row. Differences are those of the same seed and case.
+    Trainers that differ in their seed alone make one row. Differences are those of the same seed and patient.
 
     Args:
         scores: Of all trainers.
         trainers: Names in the order of the rows.
+        patient: Who a case is of; each case is another patient unless told.
     """
     groups = by_seed(trainers)
-    first = next(iter(groups.values()))
-    header = [
-        "trainer",
-        "no shift",
-        "minus the first's",
-        *(shift.title.lower() for shift in SHIFTS),
-        "all but class levels",
-        "minus the first's",
-    ]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    first, *others = groups
+    titles = [shift.title.lower() for shift in SHIFTS]
+    means = []
     for title, group in groups.items():
         found = mean_curves(scores, group.values())
-        cells = [f"{found[''][0]:.3f}", *(f"{found[shift.name][1:].mean():.3f}" for shift in SHIFTS)]
-        cells.append(f"{found[''][1:].mean():.3f}")
-        for place, values in ((1, without_shift), (len(cells) + 1, under_shift)):
-            cells.insert(place, "" if group is first else _difference(scores, first, group, values))
-        seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
-        lines.append(f"| {title if seeds else next(iter(group.values()))}{seeds} | " + " | ".join(cells) + " |")
-    cases = len({score.case for score in scores})
+        values = [found[""][0], *(found[shift.name][1:].mean() for shift in SHIFTS), found[""][1:].mean()]
+        means.append([_row_title(title, group), *(f"{value:.3f}" for value in values)])
+    lines = _table(["mean Dice", "no shift", *titles, "all but class levels"], means)
+    if others:
+        columns: list[Values] = [
+            without_shift,
+            *(partial(under_shift, shifts=(shift.name,)) for shift in SHIFTS),
+            under_shift,
+        ]
+        rows = [
+            [
+                _row_title(title, groups[title]),
+                *(_difference(scores, groups[first], groups[title], values, patient) for values in columns),
+            ]
+            for title in others
+        ]
+        lines += ["", *_table(["minus the first's", "no shift", *titles, "all but class levels"], rows)]
+    cases = {score.case for score in scores}
+    patients = {patient(case) for case in cases}
+    of = f" of {len(patients)} patients" if len(patients) < len(cases) else ""
     lines += [
         "",
-        f"Mean Dice of {cases} validation cases, under each shift over its severities. Intervals: 95 %, over "
-        "trainings of the same seeds and over cases; where there is one training, over cases alone, and another "
+        f"{len(cases)} validation cases{of}, under each shift over its severities. Intervals: 95 %, over "
+        "trainings of the same seeds and over patients; where there is one training, over patients alone, and another "
         "seed's training can differ by more.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row_title(title: str, group: Mapping[str, str]) -> str:
+    return f"{title} ({len(group)} seeds)" if len(group) > 1 else next(iter(group.values()))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
 def mean_curves(scores: Sequence[Score], trainers: Iterable[str]) -> dict[str, NDArray[np.float64]]:
@@ -159,7 +178,8 @@ def _difference(
     scores: Sequence[Score],
     first: Mapping[str, str],
     group: Mapping[str, str],
-    values: Callable[[Sequence[Score], str], dict[str, float]],
+    values: Values,
+    patient: PatientOf,
 ) -> str:
     """Mean difference of a group to the first with its interval; empty where no seed or no case is common."""
     # One training each is a pair whatever the names say.
@@ -167,10 +187,17 @@ def _difference(
     if len(first) == len(group) == 1:
         pairs = [(next(iter(first.values())), next(iter(group.values())))]
     found = [(values(scores, one), values(scores, other)) for one, other in pairs]
-    cases = sorted(set.intersection(*(one.keys() & other.keys() for one, other in found))) if found else []
-    if not cases:
+    of_patient: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(set.intersection(*(one.keys() & other.keys() for one, other in found))) if found else ():
+        of_patient[patient(case)].append(case)
+    if not of_patient:
         return ""
-    differences = np.array([[other[case] - one[case] for case in cases] for one, other in found])
+    differences = np.array(
+        [
+            [np.mean([other[case] - one[case] for case in cases]) for cases in of_patient.values()]
+            for one, other in found
+        ]
+    )
     low, high = interval(differences)
     told = f"{differences.mean():+.3f}"
     return told + (f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else "")

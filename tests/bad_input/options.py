@@ -53,6 +53,8 @@ def parser_rows() -> list[Row]:
         row("slice negative", "figures -d 901 -f 0 -o figures --slice -1", "'-1' is no slice's number"),
         row("trainer missing", "stress -d 901 -f 0 -o stressed", "-tr"),
         row("no severity", f"{STRESS} --severities 0", "'0' is no whole number of at least 1"),
+        row("patient no regular expression", f"{STRESS} --patient [", "'[' is no regular expression"),
+        row("patient in no name", f"{STRESS} --patient nobody", "finds none in the case"),
         row("seed a word", "benchmark tiny.yaml --seeds one", "'one'"),
         row("file missing", "report", "BENCHMARK"),
         row("zip missing", "export -d 901", "-o"),

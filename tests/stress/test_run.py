@@ -124,6 +124,10 @@ def test_a_second_run_predicts_nothing_and_a_further_trainer_is_added(
     assert predicted[2:] == [f"{OTHER} {case}" for case in dataset.cases[:2]]
     both = rows_of(output)
     assert [row for row in both if row["trainer"] == ONE] == first
+    assert "2 validation cases," in (output / "stress.md").read_text()
+    stress(planned, 0, [ONE], output, severities=1, device="cpu", mirroring=False, patient=dataset.cases[0][:2])
+    assert len(predicted) == 4
+    assert "2 validation cases of 1 patients," in (output / "stress.md").read_text()
     assert "(2 seeds)" in (output / "stress.md").read_text()
 
 
@@ -208,6 +212,10 @@ class TestRefuses:
 
     def test_fold_all(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
         assert "name a fold's number" in self.refusal(dataset, tmp_path / "out", fold="all")
+
+    def test_a_name_without_patient(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        said = self.refusal(dataset, tmp_path / "out", patient="^nobody")
+        assert f"--patient '^nobody': finds none in the case {dataset.cases[0]}" in said
 
     def test_missing_raw_images(self, dataset: PreprocessedDataset, tmp_path: Path, nnunet_folders: Path) -> None:
         (nnunet_folders / "raw" / dataset.name / "labelsTr" / f"{dataset.cases[0]}.nii.gz").unlink()

@@ -44,17 +44,37 @@ def test_class_levels_do_not_count() -> None:
     assert curves(rows, "t")["class_levels"] == pytest.approx(np.array([0.895, 0, 0]))
 
 
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def test_table_compares_with_the_first() -> None:
     table = summary_table([*scores("stock", 0.9, 0.1), *scores("better", 0.9, 0.05)], ["stock", "better"])
-    header, _, stock, better, *_ = table.splitlines()
-    cells = [cell.strip() for cell in better.strip("|").split("|")]
-    assert len(header.split("|")) == len(better.split("|"))
-    assert cells[0] == "better"
-    assert cells[1:3] == ["0.885", "+0.000 (+0.000 to +0.000)"]
-    assert set(cells[3:-1]) == {"0.810"}
-    assert cells[-1] == "+0.075 (+0.075 to +0.075)"
-    assert stock.rstrip(" |").endswith("0.735")
-    assert "4 validation cases" in table
+    header, _, stock, better, blank, compared, _, difference, *_ = table.splitlines()
+    columns = 1 + 1 + len(SHIFTS) + 1
+    assert {len(cells_of(line)) for line in (header, stock, better, compared, difference)} == {columns}
+    assert blank == ""
+    assert cells_of(header)[1:] == cells_of(compared)[1:]
+    assert cells_of(stock) == ["stock", "0.885", *["0.735"] * (columns - 2)]
+    assert cells_of(better) == ["better", "0.885", *["0.810"] * (columns - 2)]
+    told = ["+0.000 (+0.000 to +0.000)", *["+0.075 (+0.075 to +0.075)"] * (columns - 2)]
+    assert cells_of(difference) == ["better", *told]
+    assert "4 validation cases," in table
+
+
+def test_each_shift_has_its_own_difference() -> None:
+    rows = [replace(row, dice=0.2) if row.shift == "blur" else row for row in scores("other", 0.9, 0.1)]
+    table = summary_table([*scores("stock", 0.9, 0.1), *rows], ["stock", "other"]).splitlines()
+    found = dict(zip(cells_of(table[5]), cells_of(table[7]), strict=True))
+    assert found["blur"].startswith("-0.535 (")
+    assert found["noise"] == "+0.000 (+0.000 to +0.000)"
+    assert found["all but class levels"].startswith(f"{-0.535 / (len(SHIFTS) - 1):+.3f} (")
+
+
+def test_one_trainer_has_no_differences() -> None:
+    table = summary_table(scores("stock", 0.9, 0.1), ["stock"])
+    assert "minus" not in table
+    assert len(table.splitlines()) == 5
 
 
 def test_trainers_of_several_seeds_are_one_row_paired_by_seed() -> None:
@@ -66,24 +86,40 @@ def test_trainers_of_several_seeds_are_one_row_paired_by_seed() -> None:
         trainers.append(f"jitter{seed}_5epochs")
         rows += scores(trainers[-1], clean, 0.1)
     assert by_seed(trainers)["jitter_5epochs"] == {"1": trainers[3], "0": trainers[4]}
-    _, _, stock, jitter, *_ = summary_table(rows, trainers).splitlines()
-    cells = [cell.strip() for cell in jitter.strip("|").split("|")]
-    assert cells[:2] == ["jitter_5epochs (2 seeds)", f"{(0.93 + 0.85) / 2 - 0.015:.3f}"]
-    # of the same seeds, 0.03 and 0.05; seed 7 has no partner
-    assert cells[2].startswith("+0.040 (")
-    assert cells[-1].startswith("+0.040 (")
-    low, high = (float(end) for end in cells[2].partition("(")[2].strip(")").split(" to "))
-    assert (low, high) == pytest.approx(interval(np.array([[0.03] * 4, [0.05] * 4])), abs=1e-3)
+    _, _, stock, jitter, _, _, _, difference, *_ = summary_table(rows, trainers).splitlines()
+    assert cells_of(jitter)[:2] == ["jitter_5epochs (2 seeds)", f"{(0.93 + 0.85) / 2 - 0.015:.3f}"]
     assert stock.startswith("| stock_5epochs (3 seeds) |")
+    cells = cells_of(difference)
+    assert cells[0] == "jitter_5epochs (2 seeds)"
+    # of the same seeds, 0.03 and 0.05; seed 7 has no partner
+    assert all(cell.startswith("+0.040 (") for cell in cells[1:])
+    for cell in cells[1], cells[-1]:
+        assert ends_of(cell) == pytest.approx(interval(np.array([[0.03] * 4, [0.05] * 4])), abs=1e-3)
+
+
+def ends_of(cell: str) -> tuple[float, float]:
+    low, high = (float(end) for end in cell.partition("(")[2].strip(")").split(" to "))
+    return low, high
 
 
 def test_no_common_seed_gives_no_difference() -> None:
     trainers = ["a_seed0", "a_seed1", "b_seed2", "b_seed3"]
     rows = [row for trainer in trainers for row in scores(trainer, 0.9, 0.1)]
-    other = summary_table(rows, trainers).splitlines()[3]
-    cells = [cell.strip() for cell in other.strip("|").split("|")]
-    assert cells[0] == "b (2 seeds)"
-    assert cells[2] == cells[-1] == ""
+    other = cells_of(summary_table(rows, trainers).splitlines()[7])
+    assert other[0] == "b (2 seeds)"
+    assert set(other[1:]) == {""}
+
+
+def test_cases_of_one_patient_are_one() -> None:
+    # Two patients, one with three cases that gain 0.3, 0.4, 0.5 and one with a case that gains nothing.
+    gains = {"case_0": 0.3, "case_1": 0.4, "case_2": 0.5, "case_3": 0.0}
+    stock = scores("stock", 0.5, 0.0)
+    rows = [*stock, *(replace(row, trainer="better", dice=row.dice + gains[row.case]) for row in stock)]
+    table = summary_table(rows, ["stock", "better"], lambda case: "b" if case == "case_3" else "a")
+    cells = cells_of(table.splitlines()[7])
+    assert all(cell.startswith("+0.200 (") for cell in cells[1:])
+    assert ends_of(cells[1]) == pytest.approx(interval(np.array([[0.4, 0.0]])), abs=1e-3)
+    assert "4 validation cases of 2 patients," in table
 
 
 def test_rows_come_back() -> None:
