@@ -200,7 +200,7 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
     """
     networks = load_networks(planned, args.f, name, device=args.device)
     maps: dict[str, list[np.ndarray]] = {}
-    differences: dict[str, list[np.ndarray]] = {}
+    differences: dict[str, np.ndarray] = {}
     labels: list[np.ndarray] = []
     regions: dict[str, np.ndarray] = {}
     names = class_names(planned)
@@ -208,7 +208,7 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
         view = slice_features(planned, networks, case)
         for network, features in view.features.items():
             maps.setdefault(network, []).append(features[:, view.counted])
-            differences.setdefault(network, []).extend(_neighbours(features, view.counted))
+            differences[network] = differences.get(network, np.zeros(2)) + _neighbours(features, view.counted)
         labels.append(view.label[view.counted])
         error = np.square(view.features["teacher"] - view.features["student"]).mean(0)
         for value, title in names.items():
@@ -234,8 +234,8 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
             if network != "teacher"
         },
         "rough": {
-            network: float(np.square(np.concatenate(parts, 1)).mean() / (2 * variances[network].mean()))
-            for network, parts in differences.items()
+            network: float(total / number / (2 * variances[network].mean()))
+            for network, (total, number) in differences.items()
         },
         "within_classes": {network: _within(each, classes) for network, each in joined.items()},
         "regions": {
@@ -245,16 +245,14 @@ def look(planned: PlannedConfiguration, name: str, args: argparse.Namespace) -> 
     }
 
 
-def _neighbours(features: np.ndarray, counted: np.ndarray) -> list[np.ndarray]:
-    """Differences of features ``(C, H, W)`` between pixels side by side, both counted. Shapes ``(C, pairs)``."""
-    return [
-        np.diff(features, axis=axis + 1)[
-            :,
-            np.take(counted, range(1, counted.shape[axis]), axis)
-            & np.take(counted, range(counted.shape[axis] - 1), axis),
-        ]
-        for axis in (0, 1)
-    ]
+def _neighbours(features: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Sum and number of the squared differences of features ``(C, H, W)`` between counted pixels side by side."""
+    total, number = 0.0, 0
+    for axis in (0, 1):
+        ahead = np.moveaxis(counted, axis, 0)
+        squares = np.square(np.diff(np.moveaxis(features, axis + 1, 1), axis=1))[:, ahead[1:] & ahead[:-1]]
+        total, number = total + squares.sum(), number + squares.size
+    return np.array([total, number])
 
 
 def _within(features: np.ndarray, classes: np.ndarray) -> float:

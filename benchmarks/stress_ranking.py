@@ -22,7 +22,7 @@ from scipy import stats
 from nnunetv2_sikd.benchmark.file import load_specification
 from nnunetv2_sikd.benchmark.specification import Specification
 from nnunetv2_sikd.figures.drawing import new_figure, save_figure
-from nnunetv2_sikd.stress.scores import Score, under_shift, without_shift
+from nnunetv2_sikd.stress.scores import Score, mean_dice, under_shift, without_shift
 
 
 def main() -> None:
@@ -37,19 +37,18 @@ def main() -> None:
     before = machine()
     specification = load_specification(args.benchmark)
     with (args.stress / "stress.csv").open(newline="") as stream:
-        scores = [Score.from_row(row) for row in csv.DictReader(stream)]
+        dice = mean_dice(Score.from_row(row) for row in csv.DictReader(stream))
     frame = pd.read_csv(args.scores)
     unseen = frame[frame.test == args.test].groupby(["arm", "seed"]).dice.mean()
     points = []
     for training in specification.trainings():
-        simulated = under_shift(scores, training.trainer)
-        if simulated and (training.arm, training.seed) in unseen.index:
+        if training.trainer in dice and (training.arm, training.seed) in unseen.index:
             points.append(
                 {
                     "arm": training.arm,
                     "seed": training.seed,
-                    "no_shift": float(np.mean(list(without_shift(scores, training.trainer).values()))),
-                    "simulated": float(np.mean(list(simulated.values()))),
+                    "no_shift": float(np.mean(list(without_shift(dice[training.trainer]).values()))),
+                    "simulated": float(np.mean(list(under_shift(dice[training.trainer]).values()))),
                     "unseen": float(unseen[training.arm, training.seed]),
                 }
             )

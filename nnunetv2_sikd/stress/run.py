@@ -29,7 +29,7 @@ from nnunetv2_sikd.folders import cannot_write, make_folder
 from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.raw_cases import check_case, training_cases
-from nnunetv2_sikd.stress.scores import Score, summary_table
+from nnunetv2_sikd.stress.scores import Score, mean_dice, summary_table
 from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION, Image, Label, Shift, ranges_of, shifted
 from nnunetv2_sikd.stress.show import draw_curves, draw_shifts
 from nnunetv2_sikd.trainers import variants
@@ -103,7 +103,7 @@ def stress(
         raise SIKDError("-f all: has trained on every case, so none is left to validate on; name a fold's number")
     checkpoints = {name: _checkpoint(planned, name, fold) for name in dict.fromkeys(trainers)}
     cases = _spread(validation_cases(planned, fold), num_cases)
-    patients = _patients(cases, patient)
+    patients = {case: _patient_of(case, patient) for case in cases}
     check_device(device)
     networks = {name: _predictor(planned, checkpoints[name], name, device, mirroring) for name in checkpoints}
     files = _raw_files(planned, cases)
@@ -134,13 +134,21 @@ def stress(
                 _write(output, scores, record)
         if example is not None and not (output / "shifts.png").is_file():
             _draw_shifts(planned, example, severities, output / "shifts.png")
-    return _summarise(scores, list(checkpoints), patients, output)
+    return _summarise(scores, list(checkpoints), patients, output, told=patient is not None)
 
 
 def _summarise(
-    scores: Sequence[Score], trainers: Sequence[str], patients: Mapping[str, str], output: Path
+    scores: Sequence[Score], trainers: Sequence[str], patients: Mapping[str, str], output: Path, *, told: bool
 ) -> list[Path]:
-    """Write table and curves of the trainers that were asked for, and of others whose scores are there."""
+    """Write table and curves of the trainers that were asked for, and of others whose scores are there.
+
+    Args:
+        scores: Of any cases.
+        trainers: Asked for; the others are compared with the first.
+        patients: Of each case that was asked for.
+        output: Folder.
+        told: Whether somebody told the patients.
+    """
     asked = [score for score in scores if score.case in patients]
     known = {(score.trainer, score.case) for score in asked}
     # Of these cases only: means over different ones cannot be compared.
@@ -151,7 +159,7 @@ def _summarise(
     ]
     shown = [*trainers, *others]
     asked = [score for score in asked if score.trainer in shown]
-    table = summary_table(asked, shown, patients.__getitem__)
+    table = summary_table(asked, shown, patients.__getitem__ if told else None)
     try:
         write_text(output / "stress.md", table)
     except OSError as error:
@@ -160,18 +168,16 @@ def _summarise(
     return [
         output / _SCORES,
         output / "stress.md",
-        draw_curves(asked, shown, output / "stress.png"),
+        draw_curves(mean_dice(asked, patients.__getitem__), shown, output / "stress.png"),
         output / "shifts.png",
     ]
 
 
-def _patients(cases: Sequence[str], pattern: str | None) -> dict[str, str]:
-    """The patient of each case."""
-    found = {case: patient_of(case, pattern) for case in cases}
-    for case, patient in found.items():
-        if patient is None:
-            raise SIKDError(f"--patient {pattern!r}: finds none in the case {case}; mend the pattern")
-    return {case: str(patient) for case, patient in found.items()}
+def _patient_of(case: str, pattern: str | None) -> str:
+    patient = patient_of(case, pattern)
+    if patient is None:
+        raise SIKDError(f"--patient {pattern!r}: finds none in the case {case}; mend the pattern")
+    return patient
 
 
 def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> dict[str, Any]:
@@ -279,7 +285,11 @@ def _draw_shifts(planned: PlannedConfiguration, raw: RawCase, severities: int, f
 
 
 def _dice(planned: PlannedConfiguration, reference: Label, prediction: Label) -> dict[str, float]:
-    """Dice by name of class or region; nan where neither has it, as nnU-Net counts."""
+    """Dice by name of class or region; nan where the reference lacks it, whatever was predicted.
+
+    nnU-Net gives 0 to a network that finds something there and nan to one that does not, so that means of two networks
+    would be over different labels.
+    """
     ignored = planned.label_manager.ignore_label
     ignore_mask = None if ignored is None else reference == ignored
     values = {}
@@ -289,7 +299,7 @@ def _dice(planned: PlannedConfiguration, reference: Label, prediction: Label) ->
         whole = tuple(label) if isinstance(label, list) else int(label)
         masks = (region_or_label_to_mask(each, whole) for each in (reference, prediction))
         tp, fp, fn, _ = compute_tp_fp_fn_tn(*masks, ignore_mask)
-        values[name] = float(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else float("nan")
+        values[name] = float(2 * tp / (2 * tp + fp + fn)) if tp + fn else float("nan")
     return values
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_sikd.report.intervals import interval
+from nnunetv2_sikd.report.intervals import ENOUGH_PATIENTS, interval
 from nnunetv2_sikd.stress.shifts import SHIFTS
 from nnunetv2_sikd.untrusted import from_cell
 
@@ -20,7 +20,8 @@ SUMMARISED = tuple(shift.name for shift in SHIFTS if shift.name != "class_levels
 """Shifts that count in the summary: class levels are what class jitter trains on."""
 
 PatientOf = Callable[[str], str]
-Values = Callable[[Sequence["Score"], str], dict[str, float]]
+Dice = Mapping[tuple[str, str, int], float]
+"""Mean Dice of a trainer by patient, shift and severity."""
 
 _SEED = re.compile("_seed([0-9]+)")
 
@@ -62,44 +63,57 @@ class Score:
         return cls(row["trainer"], case, row["shift"], int(row["severity"]), label, dice)
 
 
-def mean_dice(scores: Iterable[Score]) -> dict[tuple[str, str, str, int], float]:
-    """Mean Dice over the labels by trainer, case, shift and severity; without those of which there is none."""
-    found: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
+def mean_dice(scores: Iterable[Score], patient: PatientOf = str) -> dict[str, Dice]:
+    """Mean Dice over the labels of a case and the cases of a patient, without labels of which there is none.
+
+    Args:
+        scores: Of any trainers.
+        patient: Who a case is of; each case is another patient unless told.
+
+    Returns:
+        By trainer: by patient, shift and severity.
+    """
+    cases: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
     for score in scores:
         if not np.isnan(score.dice):
-            found[score.trainer, score.case, score.shift, score.severity].append(score.dice)
-    return {key: float(np.mean(values)) for key, values in found.items()}
+            cases[score.trainer, score.case, score.shift, score.severity].append(score.dice)
+    patients: dict[str, dict[tuple[str, str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (trainer, case, shift, severity), values in cases.items():
+        patients[trainer][patient(case), shift, severity].append(float(np.mean(values)))
+    return {trainer: {key: float(np.mean(each)) for key, each in found.items()} for trainer, found in patients.items()}
 
 
-def curves(scores: Iterable[Score], trainer: str) -> dict[str, NDArray[np.float64]]:
-    """Mean Dice over cases by shift, from severity 0 on; key ``""`` holds the mean over the shifts of the summary."""
-    values = {key[1:]: dice for key, dice in mean_dice(scores).items() if key[0] == trainer}
-    most = max((severity for _, _, severity in values), default=0)
+def curves(dice: Dice) -> dict[str, NDArray[np.float64]]:
+    """Mean Dice over patients by shift, from severity 0 on; key ``""`` holds the mean over the shifts of the summary.
+
+    Args:
+        dice: A trainer's :func:`mean_dice`.
+    """
+    most = max((severity for _, _, severity in dice), default=0)
+    values: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for (_, shift, severity), value in dice.items():
+        values[shift, severity].append(value)
 
     def mean(shift: str, severity: int) -> float:
-        found = [
-            dice
-            for (_, which, step), dice in values.items()
-            if step == severity and which == (shift if severity else "")
-        ]
+        found = values.get((shift if severity else "", severity))
         return float(np.mean(found)) if found else float("nan")
 
     by_shift = {shift.name: np.array([mean(shift.name, step) for step in range(most + 1)]) for shift in SHIFTS}
     return {"": np.mean([by_shift[name] for name in SUMMARISED], axis=0), **by_shift}
 
 
-def without_shift(scores: Iterable[Score], trainer: str) -> dict[str, float]:
-    """Mean Dice of each case as it is."""
-    return {case: dice for (name, case, shift, _), dice in mean_dice(scores).items() if name == trainer and not shift}
+def without_shift(dice: Dice) -> dict[str, float]:
+    """Mean Dice of each patient as it is."""
+    return {patient: value for (patient, shift, _), value in dice.items() if not shift}
 
 
-def under_shift(scores: Iterable[Score], trainer: str, shifts: Collection[str] = SUMMARISED) -> dict[str, float]:
-    """Mean Dice of each case over some shifts and their severities, all those of the summary unless told."""
+def under_shift(dice: Dice, shifts: Collection[str] = SUMMARISED) -> dict[str, float]:
+    """Mean Dice of each patient over some shifts and their severities, all those of the summary unless told."""
     found: dict[str, list[float]] = defaultdict(list)
-    for (name, case, shift, _), dice in mean_dice(scores).items():
-        if name == trainer and shift in shifts:
-            found[case].append(dice)
-    return {case: float(np.mean(values)) for case, values in found.items()}
+    for (patient, shift, _), value in dice.items():
+        if shift in shifts:
+            found[patient].append(value)
+    return {patient: float(np.mean(values)) for patient, values in found.items()}
 
 
 def by_seed(trainers: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -115,7 +129,7 @@ def by_seed(trainers: Iterable[str]) -> dict[str, dict[str, str]]:
     return groups
 
 
-def summary_table(scores: Sequence[Score], trainers: Sequence[str], patient: PatientOf = str) -> str:
+def summary_table(scores: Sequence[Score], trainers: Sequence[str], patient: PatientOf | None = None) -> str:
     """Markdown: mean Dice without shift and under each (mean over severities), and the differences to the first.
 
     Trainers that differ in their seed alone make one row. Differences are those of the same seed and patient.
@@ -123,81 +137,77 @@ def summary_table(scores: Sequence[Score], trainers: Sequence[str], patient: Pat
     Args:
         scores: Of all trainers.
         trainers: Names in the order of the rows.
-        patient: Who a case is of; each case is another patient unless told.
+        patient: Who a case is of; None if nobody told, and each case is taken for another patient.
     """
+    dice = mean_dice(scores, patient or str)
     groups = by_seed(trainers)
     first, *others = groups
-    titles = [shift.title.lower() for shift in SHIFTS]
-    means = []
+    header = ["no shift", *(shift.title.lower() for shift in SHIFTS), "all but class levels"]
+    rows = []
     for title, group in groups.items():
-        found = mean_curves(scores, group.values())
+        found = mean_curves([dice[trainer] for trainer in group.values()])
         values = [found[""][0], *(found[shift.name][1:].mean() for shift in SHIFTS), found[""][1:].mean()]
-        means.append([_row_title(title, group), *(f"{value:.3f}" for value in values)])
-    lines = _table(["mean Dice", "no shift", *titles, "all but class levels"], means)
+        rows.append([_row_title(title, list(group.values())), *(f"{value:.3f}" for value in values)])
+    lines = _table(["mean Dice", *header], rows)
     if others:
-        columns: list[Values] = [
+        columns: list[Callable[[Dice], dict[str, float]]] = [
             without_shift,
             *(partial(under_shift, shifts=(shift.name,)) for shift in SHIFTS),
             under_shift,
         ]
-        rows = [
-            [
-                _row_title(title, groups[title]),
-                *(_difference(scores, groups[first], groups[title], values, patient) for values in columns),
-            ]
-            for title in others
-        ]
-        lines += ["", *_table(["minus the first's", "no shift", *titles, "all but class levels"], rows)]
+        rows = []
+        for title in others:
+            pairs = _pairs(groups[first], groups[title])
+            compared = [other for _, other in pairs] or list(groups[title].values())
+            pairs_of_dice = [(dice[one], dice[other]) for one, other in pairs]
+            rows.append([_row_title(title, compared), *(_difference(pairs_of_dice, values) for values in columns)])
+        lines += ["", *_table(["minus the first's", *header], rows)]
+    return "\n".join([*lines, "", _footnote(scores, patient)]) + "\n"
+
+
+def _footnote(scores: Sequence[Score], patient: PatientOf | None) -> str:
     cases = {score.case for score in scores}
-    patients = {patient(case) for case in cases}
-    of = f" of {len(patients)} patients" if len(patients) < len(cases) else ""
-    lines += [
-        "",
-        f"{len(cases)} validation cases{of}, under each shift over its severities. Intervals: 95 %, over "
-        "trainings of the same seeds and over patients; where there is one training, over patients alone, and another "
-        "seed's training can differ by more.",
-    ]
-    return "\n".join(lines) + "\n"
+    patients = {patient(case) for case in cases} if patient else cases
+    who = f"{len(cases)} validation cases of {len(patients)} patients"
+    if patient is None:
+        who = f"{len(cases)} validation cases, each counted as a patient of its own"
+    few = f"; with fewer than {ENOUGH_PATIENTS} they are somewhat too narrow" if len(patients) < ENOUGH_PATIENTS else ""
+    return (
+        f"{who}, under each shift over its severities. Intervals: 95 %, over trainings of the same seeds and over "
+        "patients; where there is one training, over patients alone, and another seed's training can differ by more"
+        f"{few}. Of this many intervals some leave 0 out by chance. Class jitter trains on other class levels, class "
+        "contrast on what comes near an inverted contrast too."
+    )
 
 
-def _row_title(title: str, group: Mapping[str, str]) -> str:
-    return f"{title} ({len(group)} seeds)" if len(group) > 1 else next(iter(group.values()))
+def _row_title(title: str, trainers: Sequence[str]) -> str:
+    return f"{title} ({len(trainers)} seeds)" if len(trainers) > 1 else trainers[0]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
-def mean_curves(scores: Sequence[Score], trainers: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+def mean_curves(dice: Iterable[Dice]) -> dict[str, NDArray[np.float64]]:
     """Mean of the :func:`curves` of several trainers."""
-    each = [curves(scores, trainer) for trainer in trainers]
+    each = [curves(one) for one in dice]
     return {name: np.mean([found[name] for found in each], axis=0) for name in each[0]}
 
 
-def _difference(
-    scores: Sequence[Score],
-    first: Mapping[str, str],
-    group: Mapping[str, str],
-    values: Values,
-    patient: PatientOf,
-) -> str:
-    """Mean difference of a group to the first with its interval; empty where no seed or no case is common."""
-    # One training each is a pair whatever the names say.
-    pairs = [(first[seed], group[seed]) for seed in group if seed in first]
+def _pairs(first: Mapping[str, str], group: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Trainers of the same seed; one training each is a pair whatever the names say."""
     if len(first) == len(group) == 1:
-        pairs = [(next(iter(first.values())), next(iter(group.values())))]
-    found = [(values(scores, one), values(scores, other)) for one, other in pairs]
-    of_patient: dict[str, list[str]] = defaultdict(list)
-    for case in sorted(set.intersection(*(one.keys() & other.keys() for one, other in found))) if found else ():
-        of_patient[patient(case)].append(case)
-    if not of_patient:
+        return [(next(iter(first.values())), next(iter(group.values())))]
+    return [(first[seed], group[seed]) for seed in group if seed in first]
+
+
+def _difference(pairs: Sequence[tuple[Dice, Dice]], values: Callable[[Dice], dict[str, float]]) -> str:
+    """Mean difference with its interval; empty where no seed or no patient is common."""
+    found = [(values(one), values(other)) for one, other in pairs]
+    patients = sorted(set.intersection(*(one.keys() & other.keys() for one, other in found))) if found else []
+    if not patients:
         return ""
-    differences = np.array(
-        [
-            [np.mean([other[case] - one[case] for case in cases]) for cases in of_patient.values()]
-            for one, other in found
-        ]
-    )
+    differences = np.array([[other[patient] - one[patient] for patient in patients] for one, other in found])
     low, high = interval(differences)
     told = f"{differences.mean():+.3f}"
     return told + (f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else "")

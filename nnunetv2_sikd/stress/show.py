@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nnunetv2_sikd.figures.drawing import bare, colours, new_figure, save_figure, show_grey
-from nnunetv2_sikd.stress.scores import Score, by_seed, curves, mean_curves
+from nnunetv2_sikd.stress.scores import Dice, by_seed, curves, mean_curves
 from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Shift
 
 _MARKERS = "osD^vPX*"
 
 
-def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) -> Path:
+def draw_curves(dice: Mapping[str, Dice], trainers: Sequence[str], file: Path) -> Path:
     """Draw mean Dice over severity for each shift and for all together.
 
     A line a trainer; trainers that differ in their seed alone share one, with a band from the lowest to the highest.
@@ -25,8 +25,8 @@ def draw_curves(scores: Sequence[Score], trainers: Sequence[str], file: Path) ->
     groups = by_seed(trainers)
     palette = colours(range(len(groups) + 1))
     for number, (title, group) in enumerate(groups.items()):
-        each = [curves(scores, trainer) for trainer in group.values()]
-        found, colour = mean_curves(scores, group.values()), palette[number + 1]
+        each = [curves(dice[trainer]) for trainer in group.values()]
+        found, colour = mean_curves(dice[trainer] for trainer in group.values()), palette[number + 1]
         label = f"{title} ({len(group)} seeds)" if len(group) > 1 else next(iter(group.values()))
         for axis, name in zip(axes, titles, strict=True):
             axis.plot(found[name], color=colour, marker=_MARKERS[number % len(_MARKERS)], markersize=4, label=label)

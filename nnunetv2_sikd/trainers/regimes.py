@@ -27,13 +27,14 @@ class ClassJitter(nnUNetTrainer):
     class_jitter: ClassVar[float] = 0.5
     """Share of the images that are varied, 0 to 1."""
     jitter_levels: ClassVar[JitterLevels] = "moved"
+    """Whether levels are moved, or redrawn whatever they were."""
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         """The stock augmentation, followed by the jitter."""
         pipeline = super().get_training_transforms(*args, **kwargs)
-        ignore_label = training_arguments(args, kwargs)["ignore_label"]
-        return with_class_jitter(pipeline, cls.class_jitter, ignore_label, levels=cls.jitter_levels)
+        arguments = training_arguments(args, kwargs)
+        return with_class_jitter(pipeline, cls.class_jitter, arguments, levels=cls.jitter_levels)
 
 
 class CrossEntropyOverAnnotated(RobustCrossEntropyLoss):

@@ -82,9 +82,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         clean = cls.sikd.class_jitter > 0 and cls.sikd.jitter_target == "clean"
         stock = super().get_training_transforms(*args, **kwargs)
         pipeline = cls._with_label_map(stock, arguments, cls._copies() or clean)
-        with_class_jitter(
-            pipeline, cls.sikd.class_jitter, arguments["ignore_label"], levels=cls.sikd.jitter_levels, keep=clean
-        )
+        with_class_jitter(pipeline, cls.sikd.class_jitter, arguments, levels=cls.sikd.jitter_levels, keep=clean)
         if cls._copies():
             pipeline.transforms.insert(0, TakeOutCopyTransform())
         return pipeline

@@ -86,9 +86,7 @@ class nnUNetTrainer_SIKDTeacher(nnUNetTrainer_SIKDBase):
         arguments = training_arguments(args, kwargs)
         pipeline = cls._with_teacher_input(super().get_training_transforms(*args, **kwargs), arguments)
         # In front of the averaging.
-        return with_class_jitter(
-            pipeline, cls.sikd.class_jitter, arguments["ignore_label"], levels=cls.sikd.jitter_levels
-        )
+        return with_class_jitter(pipeline, cls.sikd.class_jitter, arguments, levels=cls.sikd.jitter_levels)
 
     @classmethod
     def get_validation_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -29,13 +30,16 @@ class ClassJitterTransform(ImageOnlyTransform):
     with v the variance of the image (about 1 after nnU-Net's z-scoring, other schemes have other scales).
 
     Borders between classes stay as soft as a moving average over ``border`` pixels of the maps of s and g makes them:
-    sharper ones, which no scanner makes, would tell the network where the classes end.
+    sharper ones, which no scanner makes, would tell the network where the classes end. Pixels with the ignore label are
+    varied as one more class, so that scribbles would show in the image.
 
     Args:
         level_sd: σ, in standard deviations of the image.
         texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
         border: Width of the moving average, odd; 1 for none.
-        ignore_label: Its pixels are no class, and are varied as one of their own.
+        thick_slices: Whether the slices, the first axis of three, are so thick that borders between them are sharp.
+        masked: Whether what lies outside of the non-zero mask (label -1) is no part of the image, since it stays 0;
+            it is background otherwise.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
@@ -47,7 +51,9 @@ class ClassJitterTransform(ImageOnlyTransform):
         level_sd: float = 0.7,
         texture: tuple[float, float] = (0.5, 1.5),
         border: int = 3,
-        ignore_label: int | None = None,
+        *,
+        thick_slices: bool = False,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         if level_sd < 0 or not 0 <= texture[0] <= texture[1] or border < 1 or border % 2 == 0:
@@ -57,26 +63,32 @@ class ClassJitterTransform(ImageOnlyTransform):
         self.level_sd = level_sd
         self.texture = texture
         self.border = border
-        self.ignore_label = ignore_label
+        self.thick_slices = thick_slices
+        self.masked = masked
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         """Class averages, and maps of the levels and gains that were drawn."""
-        image = data_dict["image"]
-        label = data_dict["segmentation"][:1].long().clamp(min=0)  # -1, outside of the non-zero mask, is background
-        average = class_average(image[None], label[None], ignore_label=self.ignore_label)[0]
+        image, label = data_dict["image"], data_dict["segmentation"][:1].long()
+        inside = label >= 0
+        if self.masked and inside.sum() > 1:
+            values = image[:, inside[0]]
+            label = torch.where(inside, label, label.max() + 1)
+        else:
+            values, label = image.flatten(1), label.clamp(min=0)
+        average = class_average(image[None], label[None])[0]
         drawn = (image.shape[0], int(label.max()) + 1)
-        levels = torch.randn(drawn) * self.level_sd * image.flatten(1).std(dim=1, keepdim=True)
+        levels = torch.randn(drawn) * self.level_sd * values.std(dim=1, keepdim=True)
         gains = torch.empty(drawn).uniform_(*self.texture)
-        return self._maps(image, average, levels[:, label[0]], gains[:, label[0]])
+        return self._maps(values.mean(dim=1), average, levels[:, label[0]], gains[:, label[0]])
 
     def _maps(
-        self, image: torch.Tensor, average: torch.Tensor, levels: torch.Tensor, gains: torch.Tensor
+        self, mean: torch.Tensor, average: torch.Tensor, levels: torch.Tensor, gains: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """What the image is split and put together by. Shapes ``(C, *spatial)``."""
+        """What an image of this mean ``(C,)`` is split and put together by. Shapes of the rest: ``(C, *spatial)``."""
         return {
             "average": average,
-            "levels": self._softened(levels).to(image.dtype),
-            "gains": self._softened(gains).to(image.dtype),
+            "levels": self._softened(levels).to(average.dtype),
+            "gains": self._softened(gains).to(average.dtype),
         }
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
@@ -85,9 +97,13 @@ class ClassJitterTransform(ImageOnlyTransform):
 
     def _softened(self, values: torch.Tensor) -> torch.Tensor:
         """Moving average of maps ``(C, *spatial)``, over less at the edges of the image."""
-        pool: Any = _AVERAGE_POOLING[values.ndim - 2]
+        axes = values.ndim - 1
+        size = [self.border] * axes
+        if self.thick_slices and axes == 3:
+            size[0] = 1
+        pool: Any = _AVERAGE_POOLING[axes - 1]
         softened: torch.Tensor = pool(
-            values[None], self.border, stride=1, padding=self.border // 2, count_include_pad=False
+            values[None], size, stride=1, padding=[width // 2 for width in size], count_include_pad=False
         )
         return softened[0]
 
@@ -95,45 +111,40 @@ class ClassJitterTransform(ImageOnlyTransform):
 class ClassContrastTransform(ClassJitterTransform):
     r"""Give each class of an image a new level whatever it had, and turn the texture around in half of the images.
 
-    Where jitter moves the levels, here any contrast between the classes is as likely as any other, the inverse one
+    Where jitter moves the levels, here any order of the classes is as likely as any other, the inverse one
     included: with :math:`\mu` and v the mean and variance of the image and a sign of each channel's own,
 
     .. math:: x' = \mu + s_k \pm g_k (x - m), \quad s_k \sim N(0, \sigma^2 v), \; g_k \sim U(a, b)
 
-    The class average m is softened like s and g: an image's own borders are no sharper than that, and what sharp ones
-    leave of them in the texture would outline each class where the texture is turned around.
+    The class average m is softened like s and g, as borders in images are: what sharp ones leave of them in the texture
+    would outline each class where the texture is turned around. Borders sharper or softer than that leave a little.
 
     Args:
         level_sd: σ, in standard deviations of the image.
         texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
         border: Width of the moving average, odd; 1 for none.
-        ignore_label: Its pixels are no class, and are varied as one of their own.
+        thick_slices: Whether the slices, the first axis of three, are so thick that borders between them are sharp.
+        masked: Whether what lies outside of the non-zero mask (label -1) is no part of the image, since it stays 0.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
         - segmentation: ``(1 or more, *spatial)``, integer, of which the first channel holds the labels
 
     Reference:
-        Billot et al.: SynthSeg. Medical Image Analysis 2023, which draws the levels of all tissues. Here textures
-        and whatever has no label stay those of a real image.
+        Billot et al.: SynthSeg. Medical Image Analysis 2023, which draws the levels of all tissues of a label map.
+        Here the texture within a class remains that of a real image, and so does all of the background's.
     """
 
-    def __init__(
-        self,
-        level_sd: float = 1.0,
-        texture: tuple[float, float] = (0.5, 1.5),
-        border: int = 3,
-        ignore_label: int | None = None,
-    ) -> None:
-        super().__init__(level_sd, texture, border, ignore_label)
+    def __init__(self, level_sd: float = 1.0, *args: Any, **settings: Any) -> None:
+        super().__init__(level_sd, *args, **settings)
 
     def _maps(
-        self, image: torch.Tensor, average: torch.Tensor, levels: torch.Tensor, gains: torch.Tensor
+        self, mean: torch.Tensor, average: torch.Tensor, levels: torch.Tensor, gains: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        to_channel = (-1, *[1] * (image.ndim - 1))
-        signs = torch.randint(2, (image.shape[0],)).mul(2).sub(1).reshape(to_channel)
-        moved = image.flatten(1).mean(dim=1).reshape(to_channel) + levels - average
-        return super()._maps(image, self._softened(average), moved, gains * signs)
+        to_channel = (-1, *[1] * (average.ndim - 1))
+        signs = torch.randint(2, (average.shape[0],)).mul(2).sub(1).reshape(to_channel)
+        moved = mean.reshape(to_channel) + levels - average
+        return super()._maps(mean, self._softened(average), moved, gains * signs)
 
 
 class WithOwnRandomness(BasicTransform):
@@ -177,7 +188,7 @@ class KeepForTeacherTransform(BasicTransform):
 def with_class_jitter(
     pipeline: ComposeTransforms,
     share: float,
-    ignore_label: int | None,
+    arguments: Mapping[str, Any],
     *,
     levels: JitterLevels = "moved",
     keep: bool = False,
@@ -187,17 +198,19 @@ def with_class_jitter(
     Args:
         pipeline: nnU-Net's training transforms; changed.
         share: Share of the images that are varied, 0 to 1.
-        ignore_label: Label value that is no class.
+        arguments: Those that nnU-Net built the transforms with, by name.
         levels: Whether the levels of the classes are *moved* (jitter) or *redrawn* (contrast).
         keep: Keep the image as it was before for the teacher.
     """
     if share == 0:
         return pipeline
     steps: list[BasicTransform] = [KeepForTeacherTransform()] if keep else []
-    jitter = ClassJitterTransform if levels == "moved" else ClassContrastTransform
-    steps.append(WithOwnRandomness(RandomTransform(jitter(ignore_label=ignore_label), share)))
     # What is outside the non-zero mask keeps the value that it has in prediction, too.
-    steps += [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
+    masks = [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
+    jitter = ClassJitterTransform if levels == "moved" else ClassContrastTransform
+    # nnU-Net rotates and scales slice by slice where slices are thick.
+    varied = jitter(thick_slices=arguments["do_dummy_2d_data_aug"], masked=bool(masks))
+    steps += [WithOwnRandomness(RandomTransform(varied, share)), *masks]
     place = end_of_augmentation(pipeline)
     pipeline.transforms[place:place] = steps
     return pipeline

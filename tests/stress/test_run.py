@@ -85,6 +85,16 @@ def test_without_shift_it_is_nnunet_s_validation(
     assert {row["label"] for row in rows} == labels - {"background", "ignore"}
 
 
+def test_the_reference_decides_which_labels_count(nnunet_folders: Path) -> None:
+    planned = load(with_raw(nnunet_folders))
+    reference = np.array([[1, 1, 0, 0]], np.int16)
+    one, other = (name for name in planned.dataset_json["labels"] if name != "background")
+    for prediction, dice in (([[1, 1, 0, 0]], 1.0), ([[1, 1, 2, 2]], 1.0), ([[0, 0, 2, 2]], 0.0)):
+        found = module._dice(planned, reference, np.array(prediction, np.int16))
+        assert found[one] == dice
+        assert np.isnan(found[other])
+
+
 @pytest.fixture
 def dataset(nnunet_folders: Path, make_trainer: MakeTrainer) -> PreprocessedDataset:  # noqa: F811
     dataset = with_raw(nnunet_folders)
@@ -124,10 +134,10 @@ def test_a_second_run_predicts_nothing_and_a_further_trainer_is_added(
     assert predicted[2:] == [f"{OTHER} {case}" for case in dataset.cases[:2]]
     both = rows_of(output)
     assert [row for row in both if row["trainer"] == ONE] == first
-    assert "2 validation cases," in (output / "stress.md").read_text()
+    assert "2 validation cases, each counted as a patient of its own," in (output / "stress.md").read_text()
     stress(planned, 0, [ONE], output, severities=1, device="cpu", mirroring=False, patient=dataset.cases[0][:2])
     assert len(predicted) == 4
-    assert "2 validation cases of 1 patients," in (output / "stress.md").read_text()
+    assert "2 validation cases of 1 patients, under" in (output / "stress.md").read_text()
     assert "(2 seeds)" in (output / "stress.md").read_text()
 
 

@@ -23,25 +23,28 @@ def scores(trainer: str, clean: float, loss: float, cases: int = 4) -> list[Scor
 
 def test_labels_that_are_nowhere_do_not_count() -> None:
     rows = [Score("t", "a", "", 0, "LV", 0.8), Score("t", "a", "", 0, "RV", math.nan)]
-    assert mean_dice(rows) == {("t", "a", "", 0): 0.8}
+    assert mean_dice(rows) == {"t": {("a", "", 0): 0.8}}
 
 
 def test_curves_begin_without_shift() -> None:
-    found = curves(scores("t", 0.9, 0.1), "t")
+    found = curves(mean_dice(scores("t", 0.9, 0.1))["t"])
     assert list(found) == ["", *(shift.name for shift in SHIFTS)]
     for curve in found.values():
         assert curve == pytest.approx(np.array([0.885, 0.785, 0.685]))
 
 
 def test_under_shift_is_the_mean_of_shifts_and_severities() -> None:
-    assert under_shift(scores("t", 0.9, 0.1, cases=2), "t") == pytest.approx({"case_0": 0.75, "case_1": 0.74})
+    assert under_shift(mean_dice(scores("t", 0.9, 0.1, cases=2))["t"]) == pytest.approx(
+        {"case_0": 0.75, "case_1": 0.74}
+    )
 
 
 def test_class_levels_do_not_count() -> None:
     rows = [replace(row, dice=0.0) if row.shift == "class_levels" else row for row in scores("t", 0.9, 0.1, cases=2)]
-    assert under_shift(rows, "t") == pytest.approx({"case_0": 0.75, "case_1": 0.74})
-    assert curves(rows, "t")[""] == pytest.approx(np.array([0.895, 0.795, 0.695]))
-    assert curves(rows, "t")["class_levels"] == pytest.approx(np.array([0.895, 0, 0]))
+    dice = mean_dice(rows)["t"]
+    assert under_shift(dice) == pytest.approx({"case_0": 0.75, "case_1": 0.74})
+    assert curves(dice)[""] == pytest.approx(np.array([0.895, 0.795, 0.695]))
+    assert curves(dice)["class_levels"] == pytest.approx(np.array([0.895, 0, 0]))
 
 
 def cells_of(line: str) -> list[str]:
@@ -59,7 +62,7 @@ def test_table_compares_with_the_first() -> None:
     assert cells_of(better) == ["better", "0.885", *["0.810"] * (columns - 2)]
     told = ["+0.000 (+0.000 to +0.000)", *["+0.075 (+0.075 to +0.075)"] * (columns - 2)]
     assert cells_of(difference) == ["better", *told]
-    assert "4 validation cases," in table
+    assert "4 validation cases, each counted as a patient of its own," in table
 
 
 def test_each_shift_has_its_own_difference() -> None:
@@ -91,6 +94,8 @@ def test_trainers_of_several_seeds_are_one_row_paired_by_seed() -> None:
     assert stock.startswith("| stock_5epochs (3 seeds) |")
     cells = cells_of(difference)
     assert cells[0] == "jitter_5epochs (2 seeds)"
+    # as many as have a partner, seen from the other side
+    assert summary_table(rows, [*trainers[3:], *trainers[:3]]).splitlines()[7].startswith("| stock_5epochs (2 seeds) |")
     # of the same seeds, 0.03 and 0.05; seed 7 has no partner
     assert all(cell.startswith("+0.040 (") for cell in cells[1:])
     for cell in cells[1], cells[-1]:
@@ -118,6 +123,11 @@ def test_cases_of_one_patient_are_one() -> None:
     table = summary_table(rows, ["stock", "better"], lambda case: "b" if case == "case_3" else "a")
     cells = cells_of(table.splitlines()[7])
     assert all(cell.startswith("+0.200 (") for cell in cells[1:])
+    # Means count patients alike too: rows of the first table differ by the same.
+    stock_cells, better_cells = (cells_of(line)[1:] for line in table.splitlines()[2:4])
+    assert [float(b) - float(s) for s, b in zip(stock_cells, better_cells, strict=True)] == pytest.approx(
+        [0.2] * 11, abs=2e-3
+    )
     assert ends_of(cells[1]) == pytest.approx(interval(np.array([[0.4, 0.0]])), abs=1e-3)
     assert "4 validation cases of 2 patients," in table
 

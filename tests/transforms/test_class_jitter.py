@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from nnunetv2_sikd.transforms.class_jitter import (
     ClassContrastTransform,
     ClassJitterTransform,
     JitterLevels,
+    WithOwnRandomness,
     with_class_jitter,
 )
 from tests.transforms.test_teacher_input import GEOMETRIES, draw, make_label, stock_transforms
 
+FLAT = {"do_dummy_2d_data_aug": False}
 LABEL = torch.tensor([[[0, 0, 0, 1, 1, 1, 1, 2, 2, 2]] * 4])
 IMAGE = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(1))
 
@@ -79,11 +82,60 @@ def test_any_number_of_axes(shape: tuple[int, ...], transform: type[ClassJitterT
     assert torch.isfinite(result).all()
 
 
-def test_minus_one_is_background_and_the_ignore_label_a_class_of_its_own() -> None:
+@pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
+def test_minus_one_is_background(transform: type[ClassJitterTransform]) -> None:
     label = torch.tensor([[-1, -1, 0, 0, 3, 3, 1, 1]])
     image = torch.tensor([[0.0, 2.0, 4.0, 6.0, 100.0, 300.0, 1.0, 1.0]])
-    result = jittered(image, label, level_sd=0.0, texture=(0.0, 0.0), border=1, ignore_label=3)
-    assert result.tolist() == [[3.0, 3.0, 3.0, 3.0, 200.0, 200.0, 1.0, 1.0]]
+    values = transform(texture=(0.0, 0.0), border=1)(image=image, segmentation=label)["image"][0]
+    assert (values == values[[0, 0, 0, 0, 4, 4, 6, 6]]).all()
+    assert values.unique().numel() == 3
+
+
+@pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
+def test_what_is_masked_changes_nothing_inside(transform: type[ClassJitterTransform]) -> None:
+    image, label = torch.randn(2, 6, 20), torch.randint(0, 3, (1, 6, 20))
+    label[:, 0, :3] = torch.arange(3)
+    wide, wide_label = torch.zeros(2, 30, 20), torch.full((1, 30, 20), -1)
+    wide[:, :6], wide_label[:, :6] = image, label
+    for seed in range(5):
+        results = []
+        for masked, each, its_label in ((False, image, label), (True, wide, wide_label)):
+            torch.manual_seed(seed)
+            given = transform(border=1, masked=masked)
+            # One draw more for what is outside: the draws of both are made the same.
+            given.get_parameters = partial(same_draws, given.get_parameters)  # type: ignore[method-assign]
+            results.append(given(image=each.clone(), segmentation=its_label.clone())["image"][:, :6])
+        torch.testing.assert_close(*results)
+
+
+def same_draws(get_parameters: Any, **data: Any) -> Any:
+    """Call with levels and gains that do not depend on how many there are."""
+    drawn = torch.randn(2, 4), torch.rand(2, 4) + 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn", lambda shape: drawn[0][:, : shape[1]].clone())
+        patch.setattr(torch.Tensor, "uniform_", lambda self, *_: drawn[1][:, : self.shape[1]].clone())
+        return get_parameters(**data)
+
+
+@pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
+def test_an_image_that_is_all_masked(transform: type[ClassJitterTransform]) -> None:
+    result = transform(masked=True)(image=torch.zeros(1, 5, 5), segmentation=torch.full((1, 5, 5), -1))["image"]
+    assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
+def test_thick_slices_do_not_show_in_each_other(transform: type[ClassJitterTransform]) -> None:
+    label = torch.zeros(1, 4, 9, 9, dtype=torch.long)
+    label[:, 1, 3:6, 3:6] = 1
+    image = torch.randn(1, 4, 9, 9)
+    shown = []
+    for thick in (True, False):
+        torch.manual_seed(1)
+        result = transform(texture=(0.0, 0.0), thick_slices=thick)(image=image.clone(), segmentation=label.clone())
+        below = result["image"][0, 2]
+        shown.append((below[3:6, 3:6].mean() - below[0].mean()).abs().item())
+    assert shown[0] < 1e-5
+    assert shown[1] > 0.01
 
 
 def test_the_segmentation_stays() -> None:
@@ -118,13 +170,6 @@ class TestContrast:
         assert levels.std().item() == pytest.approx(3, rel=0.05)
         assert abs(np.corrcoef(levels[0], image[0])[0, 1]) < 0.05
 
-    def test_minus_one_is_background_and_the_ignore_label_a_class_of_its_own(self) -> None:
-        label = torch.tensor([[-1, -1, 0, 0, 3, 3, 1, 1]])
-        image = torch.tensor([[0.0, 2.0, 4.0, 6.0, 100.0, 300.0, 1.0, 1.0]])
-        values = self.contrasted(image, label, texture=(0.0, 0.0), border=1, ignore_label=3)[0]
-        assert values.unique().numel() == 3
-        assert (values == values[[0, 0, 0, 0, 4, 4, 6, 6]]).all()
-
     def test_textures_keep_their_form_and_turn_around_together(self) -> None:
         signs = []
         for seed in range(40):
@@ -142,20 +187,35 @@ class TestContrast:
         label = (torch.arange(24) >= 12).long().expand(1, 9, 24)
         steps = torch.tensor([*[0.0] * 11, 1 / 3, 2 / 3, *[1.0] * 11])  # as soft a border as scanners make
         image = steps.expand(1, 9, 24)
-        for seed in range(10):
+        beyond, beyond_if_sharp = [], []
+        for seed in range(20):
             row = self.contrasted(image, label, seed)[0, 4]
             low, high = row[[0, -1]].sort().values
-            assert (row >= low - 0.01).all()
-            assert (row <= high + 0.01).all()
+            beyond.append(max(low - row.min(), row.max() - high).item())
+            row = self.contrasted((image > 0.5).float(), label, seed)[0, 4]
+            beyond_if_sharp.append(max(low - row.min(), row.max() - high).item())
+        assert max(beyond) < 0.01
+        assert max(beyond_if_sharp) > 0.05  # what the docstring admits
+
+    def test_thick_slices_of_nnunet(self) -> None:
+        for dummy_2d in (True, False):
+            pipeline = with_class_jitter(
+                stock_transforms((8, 24, 28), dummy_2d), 1.0, {"do_dummy_2d_data_aug": dummy_2d}, levels="redrawn"
+            )
+            (jitter,) = [step.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
+            assert jitter.transform.thick_slices is dummy_2d  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("levels", ["moved", "redrawn"])
 class TestWithinStockAugmentation:
     @GEOMETRIES
     def test_kept_image_is_what_stock_delivers(
-        self, patch_size: tuple[int, ...], loaded: tuple[int, ...], dummy_2d: bool
+        self, patch_size: tuple[int, ...], loaded: tuple[int, ...], dummy_2d: bool, levels: JitterLevels
     ) -> None:
         image, label = torch.randn(2, *loaded), make_label(loaded)
-        pipeline = with_class_jitter(stock_transforms(patch_size, dummy_2d), 1.0, None, keep=True)
+        pipeline = with_class_jitter(
+            stock_transforms(patch_size, dummy_2d), 1.0, {"do_dummy_2d_data_aug": dummy_2d}, levels=levels, keep=True
+        )
         for seed in range(5):
             ours, stock = (
                 draw(each, image, label, seed) for each in (pipeline, stock_transforms(patch_size, dummy_2d))
@@ -164,9 +224,9 @@ class TestWithinStockAugmentation:
             assert torch.equal(ours["segmentation"], stock["segmentation"])
             assert not torch.allclose(ours["image"], stock["image"])
 
-    def test_draws_aside(self) -> None:
+    def test_draws_aside(self, levels: JitterLevels) -> None:
         image, label = torch.randn(1, 24, 28), make_label((24, 28))
-        pipeline = with_class_jitter(stock_transforms((24, 28), False), 1.0, None)
+        pipeline = with_class_jitter(stock_transforms((24, 28), False), 1.0, FLAT, levels=levels)
         torch.manual_seed(0)
         first, second = (pipeline(image=image.clone(), segmentation=label.clone())["image"] for _ in range(2))
         after = torch.rand(3)
@@ -177,22 +237,21 @@ class TestWithinStockAugmentation:
         assert torch.equal(torch.rand(3), after)
         assert not torch.allclose(first - image, second - image)
 
-    @pytest.mark.parametrize("levels", ["moved", "redrawn"])
     def test_share(self, levels: JitterLevels) -> None:
         image, label = torch.randn(1, 24, 28), make_label((24, 28))
-        pipeline = with_class_jitter(stock_transforms((24, 28), False), 0.25, None, levels=levels, keep=True)
+        pipeline = with_class_jitter(stock_transforms((24, 28), False), 0.25, FLAT, levels=levels, keep=True)
         varied = sum(
             not torch.equal(result["image"], result["regression_target"])
             for result in (draw(pipeline, image, label, seed) for seed in range(200))
         )
         assert 30 <= varied <= 70
 
-    def test_outside_of_the_mask_stays_0(self) -> None:
+    def test_outside_of_the_mask_stays_0(self, levels: JitterLevels) -> None:
         stock = nnUNetTrainer.get_training_transforms(
             (24, 28), (-3, 3), None, (0, 1), False, use_mask_for_norm=[True], foreground_labels=[1, 2]
         )
         assert any(isinstance(step, MaskImageTransform) for step in stock.transforms)
-        pipeline = with_class_jitter(stock, 1.0, None, keep=True)
+        pipeline = with_class_jitter(stock, 1.0, FLAT, levels=levels, keep=True)
         label = make_label((24, 28))
         for seed in range(5):
             masks: list[torch.Tensor] = []
