@@ -27,7 +27,7 @@ _CHOICES = (r"(?<=\()choose from .*(?=\))",)
 
 
 def parser_rows() -> list[Row]:
-    """What argparse refuses, with status 2."""
+    """Options that are refused: by argparse, with status 2, or for what the data are."""
 
     def row(title: str, command: str, *says: str) -> Row:
         return Row(title, command, says, status=2, library=_CHOICES)
@@ -54,7 +54,7 @@ def parser_rows() -> list[Row]:
         row("trainer missing", "stress -d 901 -f 0 -o stressed", "-tr"),
         row("no severity", f"{STRESS} --severities 0", "'0' is no whole number of at least 1"),
         row("patient no regular expression", f"{STRESS} --patient [", "'[' is no regular expression"),
-        row("patient in no name", f"{STRESS} --patient nobody", "finds none in the case"),
+        Row("patient in no name", f"{STRESS} --patient nobody", ("finds none in the case",)),
         row("seed a word", "benchmark tiny.yaml --seeds one", "'one'"),
         row("file missing", "report", "BENCHMARK"),
         row("zip missing", "export -d 901", "-o"),
