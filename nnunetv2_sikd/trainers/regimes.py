@@ -24,7 +24,7 @@ class ClassJitter(nnUNetTrainer):
     Teachers and students have this among their settings; here it is the control without a teacher.
     """
 
-    class_jitter: ClassVar[float] = 0.5
+    class_jitter: ClassVar[float] = 0.25
     """Share of the images that are varied, 0 to 1."""
     jitter_levels: ClassVar[JitterLevels] = "moved"
     """Whether levels are moved, or redrawn whatever they were."""

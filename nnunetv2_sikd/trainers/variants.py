@@ -70,7 +70,7 @@ _REGIMES: dict[str, tuple[type[nnUNetTrainer], ...]] = {
     "DA5": (nnUNetTrainerDA5,),
     "geometricCE": (GeometricCE,),
 }
-_SHARES: dict[JitterLevels, str] = {"moved": "0p5", "redrawn": "0p1"}
+_SHARES: dict[JitterLevels, str] = {"moved": "0p25", "redrawn": "0p1"}
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
 # Short ones that two CPU cores finish in minutes.

@@ -15,7 +15,6 @@ from nnunetv2_sikd.benchmark.specification import Specification
 from nnunetv2_sikd.errors import SIKDError
 from tests.benchmark.helpers import SPECIFICATION, write_benchmark
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "benchmarks"
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -36,15 +35,6 @@ def test_shipped_files_are_valid(name: str) -> None:
     specification = load_specification(name)
     assert specification.baseline in specification.arms
     assert as_file(name) == name
-
-
-def test_documented_files_are_valid() -> None:
-    files = sorted(DOCUMENTED.glob("*.yaml"))
-    assert files
-    for file in files:
-        specification = load_specification(file)
-        assert specification.baseline in specification.arms
-        assert list(specification.trainings())
 
 
 def test_values_defaults_and_names(tmp_path: Path) -> None:

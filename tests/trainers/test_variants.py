@@ -37,7 +37,7 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (TEACHER, SIKDSettings(teacher_input="class_average")),
         (f"{STUDENT}_alpha1_copyView_DA5_seed0_20epochs", SIKDSettings(alpha=1.0, teacher_view="copy")),
         (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
-        (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.5)),
+        (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.25)),
         (f"{STUDENT}_alpha1_alphaDecay_cosine", SIKDSettings(alpha=1.0, alpha_decay=True, feature_loss="cosine")),
         (f"{STUDENT}_classContrast", SIKDSettings(class_jitter=0.1, jitter_levels="redrawn")),
         (
@@ -48,7 +48,7 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
             f"{TEACHER}_classContrast0p25",
             SIKDSettings(class_jitter=0.25, jitter_levels="redrawn", jitter_target="jittered"),
         ),
-        (f"{STUDENT}_linear_classJitter", SIKDSettings(feature_loss="linear", class_jitter=0.5)),
+        (f"{STUDENT}_linear_classJitter", SIKDSettings(feature_loss="linear", class_jitter=0.25)),
         (
             f"{STUDENT}_copyView_deepSkips_linear",
             SIKDSettings(teacher_view="copy", deep_skips=True, feature_loss="linear"),
@@ -59,12 +59,12 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
             SIKDSettings(teacher_view="copy", feature_loss="normalised", class_balanced=True),
         ),
         (
-            f"{STUDENT}_alpha1_classBalanced_classJitter0p25_DA5_seed0_20epochs",
-            SIKDSettings(alpha=1.0, class_balanced=True, class_jitter=0.25),
+            f"{STUDENT}_alpha1_classBalanced_classJitter0p75_DA5_seed0_20epochs",
+            SIKDSettings(alpha=1.0, class_balanced=True, class_jitter=0.75),
         ),
         (f"{STUDENT}_classJitterBoth1", SIKDSettings(class_jitter=1.0, jitter_target="jittered")),
         (f"{STUDENT}_copyView_geometricCE", SIKDSettings(teacher_view="copy")),
-        (f"{TEACHER}_classJitter0p25_seed1", SIKDSettings(class_jitter=0.25, jitter_target="jittered")),
+        (f"{TEACHER}_classJitter0p75_seed1", SIKDSettings(class_jitter=0.75, jitter_target="jittered")),
     ],
 )
 def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
