@@ -10,6 +10,7 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5
 
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.cost import CostRecord
+from nnunetv2_sikd.trainers.regimes import ClassJitter
 from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
@@ -205,6 +206,12 @@ def test_other_names_do_not_exist(name: str) -> None:
 @pytest.mark.parametrize("trainer", [nnUNetTrainer, nnUNetTrainerDA5])
 def test_bare_names_are_nnunet_s_own(trainer: type) -> None:
     assert getattr(variants, trainer.__name__) is trainer
+
+
+def test_recommended_jitter_varies_a_quarter_of_the_images() -> None:
+    # Named alone, and as the class that users derive from.
+    assert variants.nnUNetTrainer_classJitter.class_jitter == ClassJitter.class_jitter == 0.25
+    assert variants.nnUNetTrainer_classJitter0p5.class_jitter == 0.5
 
 
 @pytest.mark.parametrize("name", variants.shipped_trainers())
