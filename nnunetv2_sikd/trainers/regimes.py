@@ -28,7 +28,7 @@ class ClassJitter(nnUNetTrainer):
     class_jitter: ClassVar[float] = 0.25
     """Share of the images that are varied, 0 to 1."""
     jitter_levels: ClassVar[JitterLevels] = "moved"
-    """Whether levels are moved, or redrawn whatever they were."""
+    """Whether levels are moved, redrawn whatever they were, or either, image by image."""
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:

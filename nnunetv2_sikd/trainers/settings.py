@@ -31,7 +31,8 @@ class SIKDSettings:
         class_jitter: Share (0 to 1) of this trainer's images whose classes get random levels and textures
             (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassJitterTransform`).
         jitter_levels: Whether these levels are the image's own, *moved*, or *redrawn* whatever they were
-            (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassContrastTransform`).
+            (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassContrastTransform`), or *either*, image by image
+            (:class:`~nnunetv2_sikd.transforms.class_jitter.ClassVariationTransform`).
         jitter_target: What a student with jitter is to match: features of the image as it was before (*clean*, by a
             teacher that was trained without jitter), or of the average of what the student sees (*jittered*, by one
             that was trained with it).

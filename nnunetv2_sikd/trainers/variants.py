@@ -8,8 +8,8 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter] [seed] [schedule]
-    jitter: _classJitter or _classContrast, _classJitter0p25, ...
-    jitterBoth: _classJitterBoth or _classContrastBoth, _classJitterBoth0p25, ...
+    jitter: _classJitter, _classContrast or _classVariation, _classJitter0p25, ...
+    jitterBoth: _classJitterBoth, _classContrastBoth or _classVariationBoth, _classJitterBoth0p25, ...
     seed: _seed0
     schedule: _20epochs or _20epochs_150iterations
 
@@ -40,8 +40,10 @@ from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 from nnunetv2_sikd.transforms.class_jitter import JitterLevels
 
+_LEVELS: dict[str, JitterLevels] = {"Jitter": "moved", "Contrast": "redrawn", "Variation": "either"}
+_ANY_LEVELS = "|".join(_LEVELS)
 _NUMBER = "[0-9]{1,9}(?:p[0-9]{1,9})?"
-_JITTER = f"(?P<jitter>_class(?P<levels>Jitter|Contrast)(?P<share>{_NUMBER})?)?"
+_JITTER = f"(?P<jitter>_class(?P<levels>{_ANY_LEVELS})(?P<share>{_NUMBER})?)?"
 _REGIME = "(?P<regime>_DA5|_geometricCE)?"
 # Numbers of at most nine digits: names come from benchmark files, and longer ones are no seed of numpy's.
 _SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
@@ -58,7 +60,7 @@ _STUDENT = re.compile(
     f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
     "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
     "(?:_(?P<loss>normalised|cosine|linear))?(?P<balanced>_classBalanced)?"
-    f"(?P<jitter>_class(?P<levels>Jitter|Contrast)(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
+    f"(?P<jitter>_class(?P<levels>{_ANY_LEVELS})(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
 _CONTROLS: dict[str | None, TeacherInput] = {
     None: "class_average",
@@ -70,7 +72,7 @@ _REGIMES: dict[str, tuple[type[nnUNetTrainer], ...]] = {
     "DA5": (nnUNetTrainerDA5,),
     "geometricCE": (GeometricCE,),
 }
-_SHARES: dict[JitterLevels, str] = {"moved": "0p25", "redrawn": "0p1"}
+_SHARES: dict[JitterLevels, str] = {"moved": "0p25", "redrawn": "0p1", "either": "0p25"}
 _ALPHAS = ("0p5", "1", "3", "4", "5")
 _EPOCHS = (5, 20, 50, 100, 250)
 # Short ones that two CPU cores finish in minutes.
@@ -95,7 +97,7 @@ def shipped_trainers() -> list[str]:
         *(f"{trainer}_DA5" for trainer in (teacher, student)),
         *(
             f"{trainer}_class{levels}"
-            for levels in ("Jitter", "Contrast")
+            for levels in _LEVELS
             for trainer in (teacher, student, "nnUNetTrainer", "nnUNetTrainerDA5")
         ),
         *(
@@ -218,7 +220,7 @@ def _share(match: re.Match[str]) -> float | None:
 
 
 def _levels(match: re.Match[str]) -> JitterLevels:
-    return "redrawn" if match["levels"] == "Contrast" else "moved"
+    return _LEVELS[match["levels"]] if match["jitter"] else "moved"
 
 
 def _number(text: str) -> float:

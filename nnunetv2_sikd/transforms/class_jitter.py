@@ -14,7 +14,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.transforms.teacher_input import end_of_augmentation
 
-JitterLevels = Literal["moved", "redrawn"]
+JitterLevels = Literal["moved", "redrawn", "either"]
 
 _AVERAGE_POOLING = (torch.nn.functional.avg_pool1d, torch.nn.functional.avg_pool2d, torch.nn.functional.avg_pool3d)
 
@@ -147,6 +147,45 @@ class ClassContrastTransform(ClassJitterTransform):
         return super()._maps(mean, self._softened(average), moved, gains * signs)
 
 
+class ClassVariationTransform(BasicTransform):
+    """Jitter the classes of most images, and draw the levels of the others' anew.
+
+    Jitter leaves most images near their own contrast, so that a network goes on to learn from it; without the redrawn
+    ones it would trust it.
+
+    Args:
+        redrawn: Share of the images (0 to 1) that get :class:`ClassContrastTransform`; the others get
+            :class:`ClassJitterTransform`.
+        thick_slices: As theirs.
+        masked: As theirs.
+
+    Shape:
+        - image: ``(C, *spatial)``, floating point
+        - segmentation: ``(1 or more, *spatial)``, integer, of which the first channel holds the labels
+    """
+
+    def __init__(self, redrawn: float = 0.2, *, thick_slices: bool = False, masked: bool = False) -> None:
+        super().__init__()
+        if not 0 <= redrawn <= 1:
+            raise ValueError(f"redrawn is a share of the images, 0 to 1, not {redrawn}")
+        self.redrawn = redrawn
+        self.jitter = ClassJitterTransform(thick_slices=thick_slices, masked=masked)
+        self.contrast = ClassContrastTransform(thick_slices=thick_slices, masked=masked)
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Apply one of the two."""
+        chosen = self.contrast if torch.rand(1).item() < self.redrawn else self.jitter
+        result: dict[str, Any] = chosen(**data_dict)
+        return result
+
+
+_TRANSFORMS: dict[JitterLevels, type[ClassJitterTransform] | type[ClassVariationTransform]] = {
+    "moved": ClassJitterTransform,
+    "redrawn": ClassContrastTransform,
+    "either": ClassVariationTransform,
+}
+
+
 class WithOwnRandomness(BasicTransform):
     """A transform whose random numbers leave those of all others as they are without it.
 
@@ -199,7 +238,8 @@ def with_class_jitter(
         pipeline: nnU-Net's training transforms; changed.
         share: Share of the images that are varied, 0 to 1.
         arguments: Those that nnU-Net built the transforms with, by name.
-        levels: Whether the levels of the classes are *moved* (jitter) or *redrawn* (contrast).
+        levels: Whether the levels of the classes are *moved* (jitter), *redrawn* (contrast), or *either*, image by
+            image (variation).
         keep: Keep the image as it was before for the teacher.
     """
     if share == 0:
@@ -207,9 +247,8 @@ def with_class_jitter(
     steps: list[BasicTransform] = [KeepForTeacherTransform()] if keep else []
     # What is outside the non-zero mask keeps the value that it has in prediction, too.
     masks = [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
-    jitter = ClassJitterTransform if levels == "moved" else ClassContrastTransform
     # nnU-Net rotates and scales slice by slice where slices are thick.
-    varied = jitter(thick_slices=arguments["do_dummy_2d_data_aug"], masked=bool(masks))
+    varied = _TRANSFORMS[levels](thick_slices=arguments["do_dummy_2d_data_aug"], masked=bool(masks))
     steps += [WithOwnRandomness(RandomTransform(varied, share)), *masks]
     place = end_of_augmentation(pipeline)
     pipeline.transforms[place:place] = steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ class TestClassJitter:
             assert levels(images) <= 3 + teacher.label_manager.has_ignore_label
             assert not any(torch.allclose(*pair) for pair in zip(images, without, strict=True))
 
-    @pytest.mark.parametrize("jitter", ["_classJitter1", "_classContrast1"])
+    @pytest.mark.parametrize("jitter", ["_classJitter1", "_classContrast1", "_classVariation1"])
     @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerDA5"])
     def test_stock_trainers(self, nnunet_folders: Path, make_trainer: MakeTrainer, trainer: str, jitter: str) -> None:
         dataset = make_dataset(nnunet_folders)
@@ -108,11 +109,11 @@ class TestClassJitter:
         assert not any(torch.allclose(*images) for images in zip(theirs["data"], batch["data"], strict=True))
         assert np.isfinite(ours.train_step(batch)["loss"])
 
-    def test_jitter_and_contrast_differ(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+    def test_jitter_contrast_and_variation_differ(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)
         for trainer in ("nnUNetTrainer", TEACHER, STUDENT):
             images = []
-            for jitter in ("_classJitter1", "_classContrast1"):
+            for jitter in ("_classJitter1", "_classContrast1", "_classVariation1"):
                 name = f"{trainer}{jitter}_seed0{SCHEDULE}"
                 if trainer == STUDENT:
                     each = start_student(make_trainer, dataset, name)
@@ -120,7 +121,8 @@ class TestClassJitter:
                     each = make_trainer(dataset, name)
                     each.on_train_start()
                 images.append(next(each.dataloader_train)["data"][:, :1])
-            assert not any(torch.allclose(*pair) for pair in zip(*images, strict=True))
+            for one, other in itertools.combinations(images, 2):
+                assert not any(torch.allclose(*pair) for pair in zip(one, other, strict=True))
 
     def test_continues_what_an_older_version_began(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)

@@ -45,6 +45,11 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
             f"{STUDENT}_classContrastBoth0p25",
             SIKDSettings(class_jitter=0.25, jitter_levels="redrawn", jitter_target="jittered"),
         ),
+        (f"{STUDENT}_classVariation", SIKDSettings(class_jitter=0.25, jitter_levels="either")),
+        (
+            f"{STUDENT}_classVariationBoth0p5",
+            SIKDSettings(class_jitter=0.5, jitter_levels="either", jitter_target="jittered"),
+        ),
         (
             f"{TEACHER}_classContrast0p25",
             SIKDSettings(class_jitter=0.25, jitter_levels="redrawn", jitter_target="jittered"),
@@ -91,6 +96,7 @@ def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
         (f"{STUDENT}_teacherOnImages_deepSkips", f"{TEACHER}_onImages_deepSkips"),
         (f"{STUDENT}_classContrastBoth_seed1", f"{TEACHER}_classContrast_seed1"),
         (f"{STUDENT}_classContrast_seed1", f"{TEACHER}_seed1"),
+        (f"{STUDENT}_classVariationBoth_seed1", f"{TEACHER}_classVariation_seed1"),
         (f"{STUDENT}_classJitterBoth0p25_DA5_seed1", f"{TEACHER}_classJitter0p25_DA5_seed1"),
         (f"{STUDENT}_geometricCE_5epochs", f"{TEACHER}_geometricCE_5epochs"),
     ],

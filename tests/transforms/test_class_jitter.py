@@ -13,6 +13,7 @@ from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.transforms.class_jitter import (
     ClassContrastTransform,
     ClassJitterTransform,
+    ClassVariationTransform,
     JitterLevels,
     WithOwnRandomness,
     with_class_jitter,
@@ -206,7 +207,45 @@ class TestContrast:
             assert jitter.transform.thick_slices is dummy_2d  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("levels", ["moved", "redrawn"])
+class TestVariation:
+    def test_every_image_gets_one_of_the_two(self) -> None:
+        redrawn = 0
+        for seed in range(300):
+            torch.manual_seed(seed)
+            result = ClassVariationTransform()(image=IMAGE.clone(), segmentation=LABEL.clone())["image"]
+            # Each of the two goes on from the random numbers after the one that chose between them.
+            expected = []
+            for transform in (ClassJitterTransform(), ClassContrastTransform()):
+                torch.manual_seed(seed)
+                torch.rand(1)
+                expected.append(transform(image=IMAGE.clone(), segmentation=LABEL.clone())["image"])
+            jitter, contrast = (torch.equal(result, each) for each in expected)
+            assert jitter != contrast
+            redrawn += contrast
+        assert 36 <= redrawn <= 84  # a fifth
+
+    @pytest.mark.parametrize(("share", "expected"), [(0.0, ClassJitterTransform), (1.0, ClassContrastTransform)])
+    def test_one_alone(self, share: float, expected: type[ClassJitterTransform]) -> None:
+        for seed in range(20):
+            torch.manual_seed(seed)
+            result = ClassVariationTransform(share)(image=IMAGE.clone(), segmentation=LABEL.clone())["image"]
+            torch.manual_seed(seed)
+            torch.rand(1)
+            assert torch.equal(result, expected()(image=IMAGE.clone(), segmentation=LABEL.clone())["image"])
+
+    @pytest.mark.parametrize("share", [-0.1, 1.1])
+    def test_what_is_no_share(self, share: float) -> None:
+        with pytest.raises(ValueError, match="share of the images"):
+            ClassVariationTransform(share)
+
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_hands_on_what_it_is_told(self, masked: bool) -> None:
+        transform = ClassVariationTransform(thick_slices=not masked, masked=masked)
+        for each in (transform.jitter, transform.contrast):
+            assert (each.thick_slices, each.masked) == (not masked, masked)
+
+
+@pytest.mark.parametrize("levels", ["moved", "redrawn", "either"])
 class TestWithinStockAugmentation:
     @GEOMETRIES
     def test_kept_image_is_what_stock_delivers(
