@@ -176,7 +176,7 @@ def _footnote(scores: Sequence[Score], patient: PatientOf | None) -> str:
         f"{who}, under each shift over its severities. Intervals: 95 %, over trainings of the same seeds and over "
         "patients; where there is one training, over patients alone, and another seed's training can differ by more"
         f"{few}. Of this many intervals some leave 0 out by chance. Class jitter trains on other class levels, class "
-        "contrast on what comes near an inverted contrast too."
+        "contrast and class variation on what comes near an inverted contrast too."
     )
 
 
