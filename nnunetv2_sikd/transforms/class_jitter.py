@@ -150,8 +150,8 @@ class ClassContrastTransform(ClassJitterTransform):
 class ClassVariationTransform(BasicTransform):
     """Jitter the classes of most images, and draw the levels of the others' anew.
 
-    Jitter leaves most images near their own contrast, so that a network goes on to learn from it; without the redrawn
-    ones it would trust it.
+    Jittered images keep much of their own contrast, so that a network goes on to learn from it; the redrawn ones keep
+    it from relying on it.
 
     Args:
         redrawn: Share of the images (0 to 1) that get :class:`ClassContrastTransform`; the others get
