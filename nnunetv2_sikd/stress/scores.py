@@ -175,8 +175,8 @@ def _footnote(scores: Sequence[Score], patient: PatientOf | None) -> str:
     return (
         f"{who}, under each shift over its severities. Intervals: 95 %, over trainings of the same seeds and over "
         "patients; where there is one training, over patients alone, and another seed's training can differ by more"
-        f"{few}. Of this many intervals some leave 0 out by chance. Class jitter trains on other class levels, class "
-        "contrast and class variation on what comes near an inverted contrast too."
+        f"{few}. Of this many intervals some leave 0 out by chance. Class jitter, class contrast and "
+        "class variation train on other class levels, the last two also on what comes near an inverted contrast."
     )
 
 

@@ -148,16 +148,16 @@ class ClassContrastTransform(ClassJitterTransform):
 
 
 class ClassVariationTransform(BasicTransform):
-    """Jitter the classes of most images, and draw the levels of the others' anew.
+    """Jitter the classes of an image or, in a share of the images, draw their levels anew.
 
-    Jittered images keep much of their own contrast, so that a network goes on to learn from it; the redrawn ones keep
-    it from relying on it.
+    Jittered images keep much of their own contrast, so that a network can go on to learn from it; the redrawn ones are
+    to keep it from relying on that.
 
     Args:
         redrawn: Share of the images (0 to 1) that get :class:`ClassContrastTransform`; the others get
             :class:`ClassJitterTransform`.
-        thick_slices: As theirs.
-        masked: As theirs.
+        thick_slices: Whether the slices, the first axis of three, are so thick that borders between them are sharp.
+        masked: Whether what lies outside of the non-zero mask (label -1) is no part of the image, since it stays 0.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
@@ -172,10 +172,13 @@ class ClassVariationTransform(BasicTransform):
         self.jitter = ClassJitterTransform(thick_slices=thick_slices, masked=masked)
         self.contrast = ClassContrastTransform(thick_slices=thick_slices, masked=masked)
 
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        """Which of the two this image gets."""
+        return {"chosen": self.contrast if torch.rand(1).item() < self.redrawn else self.jitter}
+
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        """Apply one of the two."""
-        chosen = self.contrast if torch.rand(1).item() < self.redrawn else self.jitter
-        result: dict[str, Any] = chosen(**data_dict)
+        """Apply it."""
+        result: dict[str, Any] = params["chosen"](**data_dict)
         return result
 
 

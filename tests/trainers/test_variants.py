@@ -220,6 +220,11 @@ def test_recommended_jitter_varies_a_quarter_of_the_images() -> None:
     assert variants.nnUNetTrainer_classJitter0p5.class_jitter == 0.5
 
 
+def test_variation_varies_as_many_images_as_jitter() -> None:
+    assert variants.nnUNetTrainer_classVariation.class_jitter == 0.25
+    assert variants.nnUNetTrainer_classVariation.jitter_levels == "either"
+
+
 @pytest.mark.parametrize("name", variants.shipped_trainers())
 class TestShipped:
     def test_is_made_once_under_its_name(self, name: str) -> None:

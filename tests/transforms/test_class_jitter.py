@@ -198,13 +198,18 @@ class TestContrast:
         assert max(beyond) < 0.01
         assert max(beyond_if_sharp) > 0.05  # what the docstring admits
 
-    def test_thick_slices_of_nnunet(self) -> None:
-        for dummy_2d in (True, False):
-            pipeline = with_class_jitter(
-                stock_transforms((8, 24, 28), dummy_2d), 1.0, {"do_dummy_2d_data_aug": dummy_2d}, levels="redrawn"
-            )
-            (jitter,) = [step.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
-            assert jitter.transform.thick_slices is dummy_2d  # type: ignore[attr-defined]
+    @pytest.mark.parametrize("dummy_2d", [True, False])
+    def test_thick_slices_of_nnunet(self, dummy_2d: bool) -> None:
+        assert inserted("redrawn", dummy_2d).thick_slices is dummy_2d
+
+
+def inserted(levels: JitterLevels, dummy_2d: bool) -> Any:
+    """The transform that varies the classes in nnU-Net's augmentation of a 3D patch."""
+    pipeline = with_class_jitter(
+        stock_transforms((8, 24, 28), dummy_2d), 1.0, {"do_dummy_2d_data_aug": dummy_2d}, levels=levels
+    )
+    (aside,) = [step for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
+    return aside.transform.transform  # type: ignore[attr-defined]
 
 
 class TestVariation:
@@ -237,6 +242,13 @@ class TestVariation:
     def test_what_is_no_share(self, share: float) -> None:
         with pytest.raises(ValueError, match="share of the images"):
             ClassVariationTransform(share)
+
+    @pytest.mark.parametrize("dummy_2d", [True, False])
+    def test_within_nnunet_s_augmentation(self, dummy_2d: bool) -> None:
+        transform = inserted("either", dummy_2d)
+        assert isinstance(transform, ClassVariationTransform)
+        assert transform.redrawn == 0.2
+        assert transform.jitter.thick_slices is transform.contrast.thick_slices is dummy_2d
 
     @pytest.mark.parametrize("masked", [True, False])
     def test_hands_on_what_it_is_told(self, masked: bool) -> None:
