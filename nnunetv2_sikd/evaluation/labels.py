@@ -40,7 +40,7 @@ class LabelTable:
         for name, value in dataset_json["labels"].items():
             try:
                 labels[name] = [_whole(v) for v in value] if isinstance(value, list) else _whole(value)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise SIKDError(
                     f"{source}: label {name!r} has value {value!r}, which is no whole number from 0: mend it"
                 ) from error

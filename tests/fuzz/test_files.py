@@ -120,6 +120,8 @@ DATASET = make_dataset_json(regions=True, ignore=True, channels=2, num_cases=3)
 @given(changed(DATASET))
 @example({**DATASET, "labels": {"whole": [1, 2]}})  # found by the fuzzer: RuntimeError, background not declared
 @example({**DATASET, "regions_class_order": None})  # AssertionError
+@example({**DATASET, "labels": {**DATASET["labels"], "background": 10**400}})  # OverflowError
+@example({**DATASET, "labels": {**DATASET["labels"], "background": float("inf")}})  # OverflowError
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_dataset_json_with_a_change(dataset_2d: PreprocessedDataset, content: dict[str, Any]) -> None:
     file = dataset_2d.folder / "dataset.json"
