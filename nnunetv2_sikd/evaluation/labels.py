@@ -42,7 +42,7 @@ class LabelTable:
                 labels[name] = [_whole(v) for v in value] if isinstance(value, list) else _whole(value)
             except (TypeError, ValueError, OverflowError) as error:
                 raise SIKDError(
-                    f"{source}: label {name!r} has value {value!r}, which is no whole number from 0: mend it"
+                    f"{source}: label {name!r} has value {repr(value)[:80]}, which is no whole number from 0: mend it"
                 ) from error
         # As nnU-Net has it: a list of one value is a region only beside a region of several.
         has_regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
