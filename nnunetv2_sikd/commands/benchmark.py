@@ -1,7 +1,7 @@
 """Compare trainers on data sets never seen: plan, train, predict, evaluate, report, all from one small file.
 
-Steps that are done are skipped, one that was cut is continued. Shipped files: cardiac_patches, cardiac_small,
-breast_small (two CPU cores), cardiac, breast (GPU).
+Steps that are done are skipped, one that was cut is continued. Shipped files: cardiac_patches, breast_patches,
+cardiac_small, breast_small (two CPU cores), cardiac, breast (GPU).
 """
 
 from __future__ import annotations
