@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nnunetv2_sikd.distillation.loss import FeatureLoss
@@ -80,3 +80,11 @@ class Schedule:
     def save_every(self) -> int:
         """Epochs between checkpoints: nnU-Net's 50, or ten checkpoints in all where that comes to more."""
         return min(50, max(1, self.epochs // 10))
+
+    def on_top(self, share: float) -> Schedule:
+        """A schedule of longer epochs, in which as many images remain unaltered as this one has.
+
+        Args:
+            share: Share of the images that are altered, 0 to 1 (exclusive).
+        """
+        return replace(self, iterations=round(self.iterations / (1 - share)))

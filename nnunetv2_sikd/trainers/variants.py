@@ -6,8 +6,8 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
         [_deepSkips] [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE]
         [seed] [schedule]
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
-    nnUNetTrainer [jitter] [_geometricCE] [seed] [schedule]
-    nnUNetTrainerDA5 [jitter] [seed] [schedule]
+    nnUNetTrainer [jitter [_onTop]] [_geometricCE] [seed] [schedule]
+    nnUNetTrainerDA5 [jitter [_onTop]] [seed] [schedule]
     jitter: _classJitter, _classContrast or _classVariation, _classJitter0p25, ...
     jitterBoth: _classJitterBoth, _classContrastBoth or _classVariationBoth, _classJitterBoth0p25, ...
     seed: _seed0
@@ -48,7 +48,13 @@ _REGIME = "(?P<regime>_DA5|_geometricCE)?"
 # Numbers of at most nine digits: names come from benchmark files, and longer ones are no seed of numpy's.
 _SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
 _SCHEDULE = r"(?:_(?P<epochs>[1-9][0-9]{0,8})epochs(?:_(?P<iterations>[1-9][0-9]{0,8})iterations)?)?"
-_STOCK = re.compile("nnUNetTrainer(?P<da5>DA5)?" + _JITTER + "(?(da5)|(?P<regime>_geometricCE)?)" + _SEED + _SCHEDULE)
+_STOCK = re.compile(
+    "nnUNetTrainer(?P<da5>DA5)?"
+    + _JITTER
+    + "(?(jitter)(?P<on_top>_onTop)?)(?(da5)|(?P<regime>_geometricCE)?)"
+    + _SEED
+    + _SCHEDULE
+)
 _TEACHER = re.compile(
     "nnUNetTrainer_SIKDTeacher(?:_on(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
     + _JITTER
@@ -114,6 +120,7 @@ def shipped_trainers() -> list[str]:
                 "classBalanced_classJitter",
             )
         ),
+        "nnUNetTrainer_classVariation_onTop",
         *(f"{trainer}_geometricCE" for trainer in (teacher, student, "nnUNetTrainer")),
         *(
             f"{trainer}_seed0{schedule}"
@@ -157,10 +164,12 @@ def _stock(name: str) -> type[nnUNetTrainer] | None:
     if match is None or name in ("nnUNetTrainer", "nnUNetTrainerDA5"):
         return None
     share = _share(match)
-    if share is None:
+    # On top of no unaltered image at all there is no end.
+    if share is None or (match["on_top"] and share == 1):
         return None
     bases = (*((ClassJitter,) if share else ()), CostRecord, WholeCheckpoints, WholeSplit)
-    return _subclass(name, bases, match, {"class_jitter": share, "jitter_levels": _levels(match)} if share else {})
+    jitter = {"class_jitter": share, "jitter_levels": _levels(match)} if share else {}
+    return _subclass(name, bases, match, jitter, on_top=share if match["on_top"] else 0.0)
 
 
 def _teacher(name: str) -> type[nnUNetTrainer] | None:
@@ -228,7 +237,11 @@ def _number(text: str) -> float:
 
 
 def _subclass(
-    name: str, bases: tuple[type[nnUNetTrainer], ...], match: re.Match[str], attributes: dict[str, Any]
+    name: str,
+    bases: tuple[type[nnUNetTrainer], ...],
+    match: re.Match[str],
+    attributes: dict[str, Any],
+    on_top: float = 0.0,
 ) -> type[nnUNetTrainer]:
     """A subclass that lives in this module, where pickle and nnU-Net find it by name."""
     attributes = {"__module__": __name__, "__doc__": "A trainer as its name says.", **attributes}
@@ -237,7 +250,8 @@ def _subclass(
     if match["seed"]:
         bases = (Seeded, *bases)
         attributes["seed"] = int(match["seed"])
-    if match["epochs"]:
+    if match["epochs"] or on_top:
         bases = (_Scheduled, *bases)
-        attributes["schedule"] = Schedule(int(match["epochs"]), int(match["iterations"] or Schedule.iterations))
+        schedule = Schedule(int(match["epochs"] or Schedule.epochs), int(match["iterations"] or Schedule.iterations))
+        attributes["schedule"] = schedule.on_top(on_top)
     return type(name, bases, attributes)

@@ -145,6 +145,25 @@ def test_a_schedule_is_what_the_trainer_follows(base: str) -> None:
     assert trainer.save_every == 1
 
 
+@pytest.mark.usefixtures("nnunet_folders")
+@pytest.mark.parametrize(
+    ("name", "epochs", "iterations", "share"),
+    [
+        ("nnUNetTrainer_classVariation_onTop", 1000, 333, 0.25),
+        ("nnUNetTrainer_classVariation_onTop_seed0_40epochs_150iterations", 40, 200, 0.25),
+        ("nnUNetTrainer_classJitter0p5_onTop_geometricCE_20epochs", 20, 500, 0.5),
+        ("nnUNetTrainerDA5_classContrast_onTop_seed1", 1000, 278, 0.1),
+    ],
+)
+def test_on_top_there_are_as_many_unaltered_images_as_without(
+    name: str, epochs: int, iterations: int, share: float
+) -> None:
+    plans = {**make_plans("Dataset901_Tiny"), "continue_training": False}
+    dataset_json = make_dataset_json(regions=False, ignore=False, channels=1, num_cases=5)
+    trainer = getattr(variants, name)(plans, "2d", 0, dataset_json, torch.device("cpu"))
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.class_jitter) == (epochs, iterations, share)
+
+
 @pytest.mark.parametrize(
     ("schedule", "validation_iterations", "save_every"),
     [(Schedule(), 50, 50), (Schedule(20, 150), 30, 2), (Schedule(5, 1), 1, 1), (Schedule(600, 8), 2, 50)],
@@ -186,6 +205,10 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         "nnUNetTrainer_classJitter0",  # no share of the images
         "nnUNetTrainer_classJitter1p5",
         "nnUNetTrainer_classJitterBoth",  # of what?
+        "nnUNetTrainer_onTop",
+        "nnUNetTrainer_classJitter1_onTop",  # no image is left as it was
+        "nnUNetTrainer_onTop_classJitter",
+        f"{STUDENT}_classJitter_onTop",
         "nnUNetTrainer_classBalanced",
         "nnUNetTrainerDA5_geometricCE",
         "nnUNetTrainerDA5_classJitter_geometricCE",
