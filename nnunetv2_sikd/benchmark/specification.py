@@ -154,11 +154,13 @@ class Arm(Part):
         trainer: Trainer's name without seed and schedule.
         title: For people.
         epochs: Where they differ from the schedule's (equal compute).
+        iterations: Training steps per epoch, where they differ from the schedule's.
     """
 
     trainer: str
     title: str = ""
     epochs: Count | None = None
+    iterations: Count | None = None
 
     @field_validator("trainer")
     @classmethod
@@ -251,6 +253,8 @@ class Specification(Part):
             raise ValueError(f"arms: two have the same key but for capitals ({', '.join(self.arms)})")
         named: dict[str, str] = {}
         for key, arm in self.arms.items():
+            if arm.iterations and not (arm.epochs or self.schedule):
+                raise ValueError(f"arms.{key}: iterations need epochs, here or in 'schedule'")
             other = named.setdefault(self.trainer_name(arm, None), key)
             if other != key:
                 raise ValueError(f"arms: {other} and {key} are the same trainer and schedule; leave one out")
@@ -262,7 +266,7 @@ class Specification(Part):
         epochs = arm.epochs or (self.schedule.epochs if self.schedule else None)
         if epochs is None:
             return name
-        iterations = self.schedule.iterations if self.schedule else None
+        iterations = arm.iterations or (self.schedule.iterations if self.schedule else None)
         return f"{name}_{epochs}epochs" + (f"_{iterations}iterations" if iterations else "")
 
     def trainings(self) -> Iterator[Training]:

@@ -63,6 +63,19 @@ def test_bare_trainers_and_longer_arms() -> None:
 
 
 @pytest.mark.parametrize(
+    ("own", "schedule"),
+    [({"iterations": 7}, "2epochs_7iterations"), ({"epochs": 9, "iterations": 7}, "9epochs_7iterations")],
+)
+def test_an_arm_may_have_iterations_of_its_own(own: dict[str, int], schedule: str) -> None:
+    arms = {"stock": "nnUNetTrainer", "long": {"trainer": "nnUNetTrainer", **own}}
+    specification = Specification.model_validate({**SPECIFICATION, "arms": arms, "seeds": []})
+    assert [training.trainer for training in specification.trainings()] == [
+        "nnUNetTrainer_2epochs_3iterations",
+        f"nnUNetTrainer_{schedule}",
+    ]
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         # Unknown keys, at each level; one that is missing because another is misspelt is told by the misspelt one.
@@ -89,7 +102,10 @@ def test_bare_trainers_and_longer_arms() -> None:
         # Wrong kinds of values.
         (lambda c: c["source"].update(dataset=[901]), "source.dataset: must be a name or a number"),
         (lambda c: c.update(source="Dataset901_Source"), "source: must hold keys and values (dataset, configuration"),
-        (lambda c: c["arms"].update(new=None), "arms.new: must hold keys and values (trainer, title, epochs)"),
+        (
+            lambda c: c["arms"].update(new=None),
+            "arms.new: must hold keys and values (trainer, title, epochs, iterations)",
+        ),
         (lambda c: c["tests"][0].update(slices="sometimes"), "tests.0.slices: Input should be a valid boolean"),
         (lambda c: c["tests"][0].update(labels={1: "core"}), "tests.0.labels.1.[key]: Input should be a valid string"),
         (lambda c: c.update(folds=0), "folds: Input should be a valid list"),
@@ -118,6 +134,10 @@ def test_bare_trainers_and_longer_arms() -> None:
         (
             lambda c: c["arms"].update(again={"trainer": "nnUNetTrainer", "epochs": 2}),
             "arms: stock and again are the same trainer and schedule",
+        ),
+        (
+            lambda c: (c.pop("schedule"), c["arms"].update(new={"trainer": "nnUNetTrainer", "iterations": 5})),
+            "arms.new: iterations need epochs, here or in 'schedule'",
         ),
         (
             lambda c: c["arms"].update(new="nnUNetTrainer_seed1"),
