@@ -237,7 +237,7 @@ def test_bare_names_are_nnunet_s_own(trainer: type) -> None:
     assert getattr(variants, trainer.__name__) is trainer
 
 
-def test_recommended_jitter_varies_a_quarter_of_the_images() -> None:
+def test_jitter_varies_a_quarter_of_the_images() -> None:
     # Named alone, and as the class that users derive from.
     assert variants.nnUNetTrainer_classJitter.class_jitter == ClassJitter.class_jitter == 0.25
     assert variants.nnUNetTrainer_classJitter0p5.class_jitter == 0.5
