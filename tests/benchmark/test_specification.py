@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.benchmark.file import as_file, load_specification, select_part, shipped_benchmarks
 from nnunetv2_sikd.benchmark.specification import Specification
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.trainers import variants
 from tests.benchmark.helpers import SPECIFICATION, write_benchmark
 
 Change = Callable[[dict[str, Any]], Any]
@@ -35,6 +37,9 @@ def test_shipped_files_are_valid(name: str) -> None:
     specification = load_specification(name)
     assert specification.baseline in specification.arms
     assert as_file(name) == name
+    # A misspelt trainer would otherwise be noticed only where the data set of the file is there.
+    for training in specification.trainings():
+        assert issubclass(getattr(variants, training.trainer), nnUNetTrainer)
 
 
 def test_values_defaults_and_names(tmp_path: Path) -> None:
