@@ -1,4 +1,4 @@
-"""Students without their package: models that any nnU-Net predicts with."""
+"""Models without this package: any nnU-Net predicts with them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import only_here, replace
 from nnunetv2_sikd.folders import cannot_write, check_output
 from nnunetv2_sikd.preprocessing.planned import find_dataset
+from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.training import training_is_done
 
 _FOLD_FILES = ("progress.png", "validation/summary.json", "debug.json")
 _MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
-def export_students(
+def export_model(
     dataset: str | int,
     configuration: str,
     plans: str,
@@ -37,22 +38,23 @@ def export_students(
     folds: Sequence[int | str],
     output: Path,
 ) -> None:
-    """Write students of some folds into a zip for ``nnUNetv2_install_pretrained_model_from_zip``.
+    """Write some folds of a student, or of a stock network that this package trained, into a zip.
 
-    Their checkpoints name nnU-Net's own trainer, whose network they share, so that prediction needs no other
-    code and gives the same result bit by bit. The folder keeps the student's name: installing overwrites no
-    stock model. ``sikd_provenance.json`` keeps the true trainer, settings and teacher.
+    ``nnUNetv2_install_pretrained_model_from_zip`` installs it. The checkpoints name nnU-Net's own trainer, whose
+    network they share, so that prediction needs no other code and gives the same result bit by bit. The folder
+    keeps the trainer's name: installing overwrites no stock model. ``sikd_provenance.json`` keeps the true trainer
+    and, of students, settings and teacher.
 
     Args:
         dataset: Data set name or id.
         configuration: Configuration name.
         plans: Plans identifier.
-        trainer: The students' trainer.
+        trainer: A trainer of this package, but a teacher's.
         folds: Folds, each fully trained.
         output: Zip to write.
 
     Raises:
-        SIKDError: A fold is missing, unfinished or no student, or ``output`` exists.
+        SIKDError: A fold is missing, unfinished, a teacher or trained by nnU-Net alone, or ``output`` exists.
     """
     require_folders("nnUNet_results")
     _refuse_existing(output)
@@ -140,12 +142,7 @@ def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
             "trained"
         )
     checkpoint = read_checkpoint(file)
-    record = checkpoint["init_args"].get("sikd")
-    if not isinstance(record, dict) or record.get("role") != "student":
-        raise SIKDError(
-            f"{file}: holds no student but a model of {checkpoint['trainer_name']}; only students can be exported "
-            "(a teacher segments class-averaged images, which nobody has at prediction)"
-        )
+    record = _record(file, checkpoint)
     target.mkdir(parents=True)
     for name in _FOLD_FILES:
         if (source / name).is_file():
@@ -153,11 +150,35 @@ def _stage_fold(source: Path, target: Path, remedy: str) -> dict[str, Any]:
             _copy(source / name, target / name)
     provenance = {
         "exported_by": f"nnunetv2-sikd {__version__}",
-        "student_weights_sha256": weights_hash(checkpoint["network_weights"]),
+        "weights_sha256": weights_hash(checkpoint["network_weights"]),
         **record,
     }
     torch.save({**checkpoint, "trainer_name": "nnUNetTrainer", "sikd_provenance": provenance}, target / file.name)
     return provenance
+
+
+def _record(file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What made the model: a student's own record, or a stock trainer's name, which says all.
+
+    Raises:
+        SIKDError: A teacher, or a trainer that is not of this package.
+    """
+    trainer = checkpoint["trainer_name"]
+    record = checkpoint["init_args"].get("sikd")
+    if isinstance(record, dict) and record.get("role") == "student":
+        return record
+    if isinstance(record, dict):
+        raise SIKDError(
+            f"{file}: holds a teacher ({trainer}), which segments class-averaged images, and nobody has those at "
+            "prediction; export its student"
+        )
+    known = getattr(variants, trainer, None)
+    if not isinstance(known, type) or known.__module__ != variants.__name__:
+        raise SIKDError(
+            f"{file}: holds a model of {trainer}, which is no trainer of this package; export it with "
+            "nnUNetv2_export_model_to_zip"
+        )
+    return {"role": "stock network", "trainer": trainer}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 SOURCE, TARGET = "Dataset901_Source", "Dataset902_Target"
 SCHEDULE = "1epochs_2iterations"
 TEACHER, STUDENT = f"nnUNetTrainer_SIKDTeacher_{SCHEDULE}", f"nnUNetTrainer_SIKDStudent_{SCHEDULE}"
+WITHOUT_TEACHER = f"nnUNetTrainer_classVariation_onTop_{SCHEDULE}"
 
 Run = Callable[..., str]
 
@@ -127,33 +129,50 @@ def test_student_predicts_another_data_set(predicted: Path, folder: Path) -> Non
     assert all(found[name].shape == reference[name].shape for name in reference)
 
 
-def test_export_predicts_bit_identically_without_this_package(
-    run: Run, folder: Path, trained: Path, predicted: Path, tmp_path: Path
-) -> None:
-    archive = tmp_path / "student.zip"
-    run("nnUNetv2_sikd", "export", "-d", "901", "-tr", STUDENT, "-f", "0", "-o", archive)
+def exported(run: Run, folder: Path, trainer: str, zipped: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Predictions of an exported model where this package cannot be imported, and the provenance of its fold."""
+    archive = zipped / f"{trainer}.zip"
+    run("nnUNetv2_sikd", "export", "-d", "901", "-tr", trainer, "-f", "0", "-o", archive)
     # Whoever imports this package finds an error in its place.
-    (tmp_path / "shadow" / "nnunetv2_sikd").mkdir(parents=True)
-    (tmp_path / "shadow" / "nnunetv2_sikd" / "__init__.py").write_text("raise ImportError('not here')")
+    (zipped / "shadow" / "nnunetv2_sikd").mkdir(parents=True)
+    (zipped / "shadow" / "nnunetv2_sikd" / "__init__.py").write_text("raise ImportError('not here')")
     elsewhere = {
         "nnUNet_results": str(folder / "installed"),
         "nnUNet_extTrainer": "",
-        "PYTHONPATH": str(tmp_path / "shadow"),
+        "PYTHONPATH": str(zipped / "shadow"),
     }
     run("nnUNetv2_install_pretrained_model_from_zip", archive, **elsewhere)
-    predict(run, folder, folder / "raw" / TARGET / "imagesTs", "by_exported", STUDENT, **elsewhere)
+    output = f"by_exported_{trainer}"
+    predict(run, folder, folder / "raw" / TARGET / "imagesTs", output, trainer, **elsewhere)
+    with zipfile.ZipFile(archive) as members:
+        provenance = json.loads(members.read(f"{SOURCE}/{trainer}__nnUNetPlans__2d/sikd_provenance.json"))
+    return segmentations(folder / output), provenance["fold_0"]
 
-    here, there = segmentations(predicted), segmentations(folder / "by_exported")
-    assert here.keys() == there.keys()
-    assert all(np.array_equal(here[name], there[name]) for name in here)
-    with zipfile.ZipFile(archive) as zipped:
-        provenance = json.loads(zipped.read(f"{SOURCE}/{STUDENT}__nnUNetPlans__2d/sikd_provenance.json"))
-    assert provenance["fold_0"]["trainer"] == STUDENT
-    assert provenance["fold_0"]["teacher_trainer"] == TEACHER
+
+def assert_equal(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> None:
+    assert some.keys() == others.keys()
+    assert all(np.array_equal(some[name], others[name]) for name in some)
+
+
+def test_an_exported_student_predicts_bit_identically_without_this_package(
+    run: Run, folder: Path, trained: Path, predicted: Path, tmp_path: Path
+) -> None:
+    found, provenance = exported(run, folder, STUDENT, tmp_path)
+    assert_equal(found, segmentations(predicted))
+    assert provenance["trainer"] == STUDENT
+    assert provenance["teacher_trainer"] == TEACHER
 
     refused = run("nnUNetv2_sikd", "export", "-d", "901", "-tr", TEACHER, "-f", "0", "-o", tmp_path / "t.zip", status=1)
-    assert "only students can be exported" in refused
+    assert "holds a teacher" in refused
     assert not (tmp_path / "t.zip").exists()
+
+
+def test_so_does_an_exported_network_that_had_no_teacher(run: Run, folder: Path, trained: Path, tmp_path: Path) -> None:
+    run("nnUNetv2_train", "901", "2d", "0", "-tr", WITHOUT_TEACHER, "-device", "cpu")
+    predict(run, folder, folder / "raw" / TARGET / "imagesTs", "without_teacher", WITHOUT_TEACHER)
+    found, provenance = exported(run, folder, WITHOUT_TEACHER, tmp_path)
+    assert_equal(found, segmentations(folder / "without_teacher"))
+    assert provenance["trainer"] == WITHOUT_TEACHER
 
 
 def test_teacher_predicts_averaged_images(run: Run, folder: Path, trained: Path) -> None:

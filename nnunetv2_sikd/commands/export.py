@@ -1,4 +1,4 @@
-"""Export students as a zip that a stock nnU-Net installs and predicts with.
+"""Export a trained model as a zip that a stock nnU-Net installs and predicts with.
 
 nnUNetv2_install_pretrained_model_from_zip installs it; nnUNetv2_predict needs nothing of this package then.
 """
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-tr",
         default="nnUNetTrainer_SIKDStudent",
         metavar="TRAINER",
-        help="student's trainer (default: %(default)s)",
+        help="trainer: a student's, or a stock one of this package (default: %(default)s)",
     )
     parser.add_argument(
         "-f", type=fold, nargs="+", default=[0, 1, 2, 3, 4], metavar="FOLD", help="folds (default: 0 1 2 3 4)"
@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the zip and say how to use it."""
-    from nnunetv2_sikd.export import export_students
+    from nnunetv2_sikd.export import export_model
 
-    export_students(args.d, args.c, args.p, trainer=args.tr, folds=args.f, output=args.o)
+    export_model(args.d, args.c, args.p, trainer=args.tr, folds=args.f, output=args.o)
     folds = " ".join(str(each) for each in args.f)
     print(
         f"\n{args.o} is written. On any nnU-Net installation:\n"

@@ -151,12 +151,12 @@ def fold_rows() -> list[Row]:
         Row(
             "teacher to export",
             f"{EXPORT} -tr {TEACHER}",
-            (f"{TEACHER}__nnUNetPlans__2d/fold_0/checkpoint_final.pth", "only students can be exported"),
+            (f"{TEACHER}__nnUNetPlans__2d/fold_0/checkpoint_final.pth", "holds a teacher", "export its student"),
         ),
         Row(
             "stock network to export",
             f"{EXPORT} -tr nnUNetTrainer",
-            ("nnUNetTrainer__nnUNetPlans__2d/fold_0/checkpoint_final.pth", "only students can be exported"),
+            ("nnUNetTrainer__nnUNetPlans__2d/fold_0/checkpoint_final.pth", "nnUNetv2_export_model_to_zip"),
         ),
         Row(
             "progress.png of the fold missing",
