@@ -26,12 +26,12 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """``-device``: where trainings run."""
+    """``-device``: where networks run."""
     parser.add_argument(
         "-device",
         default="cuda",
         choices=("cuda", "cpu", "mps"),
-        help="where to train (default: %(default)s)",
+        help="where to compute (default: %(default)s)",
     )
 
 
