@@ -17,6 +17,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.trainers.checkpoints import WholeCheckpoints
+from nnunetv2_sikd.transforms.class_jitter import WithOwnRandomness
 
 _TRAINING, _VALIDATION, _NETWORK, _EPOCH = range(4)  # what a stream of random numbers is for
 _PROCESSES = "nnUNet_n_proc_DA"
@@ -72,7 +73,7 @@ class Seeded(WholeCheckpoints):
         )
 
     def _seeded(self, loader: Any, stream: int, iterations: int, processes: int, cached: int) -> Any:
-        do_not_measure(loader.transforms)
+        make_repeatable(loader.transforms)
         first = self.current_epoch * iterations
         batches = SeededBatches(loader, (self.seed, stream, self.local_rank), first, max(1, processes))
         if processes == 0:
@@ -134,15 +135,20 @@ def seed_generators(*entropy: int, cpu_only: bool = False) -> None:
     (torch.default_generator if cpu_only else torch).manual_seed(int(words[:2].view(np.uint64)[0]) >> 1)
 
 
-def do_not_measure(transform: Any) -> None:
-    """Keep transforms from choosing between equivalent algorithms by their speed, which differ in rounding."""
+def make_repeatable(transform: Any) -> None:
+    """Have transforms do the same wherever their generators are seeded alike.
+
+    None chooses between equivalent algorithms by their speed, which differ in rounding.
+    """
     if isinstance(transform, list | tuple):
         for part in transform:
-            do_not_measure(part)
+            make_repeatable(part)
     elif isinstance(transform, BasicTransform):
         if hasattr(transform, "benchmark"):
             transform.benchmark = False
-        do_not_measure(list(vars(transform).values()))
+        if isinstance(transform, WithOwnRandomness):
+            transform.seeded = True
+        make_repeatable(list(vars(transform).values()))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -190,24 +191,31 @@ _TRANSFORMS: dict[JitterLevels, type[ClassJitterTransform] | type[ClassVariation
 
 
 class WithOwnRandomness(BasicTransform):
-    """A transform whose random numbers leave those of all others as they are without it.
+    """A transform with random numbers of its own, which leave torch's as they are without it.
 
-    So trainers of one seed see the same patches, with and without it.
+    nnU-Net's data loading processes all start with one state of torch's generator and seed numpy's only. What is drawn
+    from torch's they draw alike, so that many batches in a row would be varied in one way: the seed comes from numpy's.
 
     Args:
         transform: Draws from torch's global generator alone.
+
+    Attributes:
+        seeded: Whether each batch seeds the generators, as trainers with a seed do. Then the seed comes from torch's,
+            which is put back: trainers of one seed see the same patches, with and without this transform.
     """
 
     def __init__(self, transform: BasicTransform) -> None:
         super().__init__()
         self.transform = transform
+        self.seeded = False
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Apply the transform, seeded with the next random number."""
         before = torch.get_rng_state()
         try:
+            seed = torch.randint(2**62, (1,)).item() if self.seeded else np.random.randint(2**62)
             # The generator of the CPU alone: a forked process of the data loader cannot reach a GPU's.
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (1,))))
+            torch.default_generator.manual_seed(int(seed))
             result: dict[str, Any] = self.transform(**data_dict)
             return result
         finally:

@@ -18,7 +18,7 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.trainers.seeded import SeededBatches, do_not_measure, seed_generators
+from nnunetv2_sikd.trainers.seeded import SeededBatches, make_repeatable, seed_generators
 from tests.helpers import PreprocessedDataset, make_preprocessed_dataset
 from tests.trainers.conftest import MakeTrainer, die_in, finish, start_student
 
@@ -183,5 +183,5 @@ def parts_of(transform: Any) -> list[GaussianBlurTransform]:
 
 def test_measuring_is_found_wherever_it_is_nested() -> None:
     blur = GaussianBlurTransform(benchmark=True)
-    do_not_measure([("other", 1), (blur,)])
+    make_repeatable([("other", 1), (blur,)])
     assert blur.benchmark is False

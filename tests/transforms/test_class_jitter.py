@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -257,6 +258,27 @@ class TestVariation:
             assert (each.thick_slices, each.masked) == (not masked, masked)
 
 
+class _Constant:
+    """A data loader of nnU-Net's, with one image; only what varies its classes is random."""
+
+    def __init__(self, levels: JitterLevels) -> None:
+        image = torch.linspace(0, 1, 24 * 28).reshape(1, 24, 28)
+        self.batch = {"image": image, "segmentation": make_label((24, 28))}
+        stock = stock_transforms((24, 28), False)
+        self.transform = next(
+            step
+            for step in with_class_jitter(stock, 1.0, FLAT, levels=levels).transforms
+            if isinstance(step, WithOwnRandomness)
+        )
+
+    def set_thread_id(self, number: int) -> None:
+        """Called in each process."""
+
+    def __next__(self) -> np.ndarray:
+        varied: torch.Tensor = self.transform(**{name: tensor.clone() for name, tensor in self.batch.items()})["image"]
+        return varied.numpy()
+
+
 @pytest.mark.parametrize("levels", ["moved", "redrawn", "either"])
 class TestWithinStockAugmentation:
     @GEOMETRIES
@@ -287,6 +309,13 @@ class TestWithinStockAugmentation:
             stock(image=image.clone(), segmentation=label.clone())
         assert torch.equal(torch.rand(3), after)
         assert not torch.allclose(first - image, second - image)
+
+    def test_processes_of_the_data_loader_draw_differently(self, levels: JitterLevels) -> None:
+        # nnU-Net seeds none of them but in numpy's generator; forked ones share the state of torch's.
+        batches = NonDetMultiThreadedAugmenter(_Constant(levels), None, 3, num_cached=6, seeds=None)
+        found = [next(batches) for _ in range(18)]
+        batches._finish()
+        assert len({image.tobytes() for image in found}) == 18
 
     def test_share(self, levels: JitterLevels) -> None:
         image, label = torch.randn(1, 24, 28), make_label((24, 28))
