@@ -15,7 +15,7 @@ from pathlib import Path
 
 from measuring import RESULTS, command, machine, ratios, report, spread, table, take_turns, told
 
-from nnunetv2_sikd.distillation.checkpoint import read_checkpoint
+from nnunetv2_sikd.distillation.checkpoint import number_of_parameters, read_checkpoint
 from nnunetv2_sikd.environment import stock_command, with_trainers
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.training import fold_folder
@@ -41,7 +41,7 @@ def main() -> None:
     for name, trainer in trainers.items():
         file = fold_folder(planned, trainer, args.f) / "checkpoint_final.pth"
         weights = read_checkpoint(file)["network_weights"]
-        models[name] = {"parameters": sum(w.numel() for w in weights.values()), "bytes": file.stat().st_size}
+        models[name] = {"parameters": number_of_parameters(weights), "bytes": file.stat().st_size}
     environment = with_trainers(dict(os.environ))
     options = ["-i", args.i, "-d", args.d, "-c", args.c, "-p", args.p, "-f", args.f, "-device", args.device]
 

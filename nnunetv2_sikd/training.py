@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
@@ -14,6 +17,7 @@ from nnunetv2_sikd.devices import check_device
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders, with_trainers
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import only_here
 from nnunetv2_sikd.preprocessing.hook import copy_spec, write_class_averages
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold
@@ -100,13 +104,26 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         options: Further options of ``nnUNetv2_train``.
 
     Raises:
-        SIKDError: The training failed, or it was begun and its checkpoint is damaged or unsafe.
+        SIKDError: The training failed, it was begun and its checkpoint is damaged or unsafe, or another process is
+            training it.
     """
     folder = fold_folder(planned, trainer, fold)
-    wants_npz = "--npz" in options and not any((folder / "validation").glob("*.npz"))
-    if training_is_done(folder) and not wants_npz:
-        print(f"{trainer}, fold {fold}: already trained in {folder}")
-        return
+    ending = planned.dataset_json["file_ending"]
+
+    def is_done() -> bool:
+        return training_is_done(folder) and ("--npz" not in options or _has_probabilities(folder, ending))
+
+    if not is_done():
+        with _alone_in(folder):
+            # Another process may have just ended it.
+            if not is_done():
+                _run_or_continue(planned, trainer, fold, options)
+                return
+    print(f"{trainer}, fold {fold}: already trained in {folder}")
+
+
+def _run_or_continue(planned: PlannedConfiguration, trainer: str, fold: int | str, options: list[str]) -> None:
+    folder = fold_folder(planned, trainer, fold)
     begun = [file for kind in ("final", "latest", "best") if (file := folder / f"checkpoint_{kind}.pth").is_file()]
     if begun:
         read_checkpoint(begun[0])  # nnU-Net, which loads it next, would execute what it holds
@@ -127,6 +144,35 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
             f"{folder}: training with {trainer} failed (exit status {status}, see above); run the same command again "
             "to continue"
         )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep out a second training of the same fold, which would write the same checkpoints.
+
+    Benchmarks share trainings, so two of them may come to the same one. ``nnUNetv2_train`` itself knows no lock.
+
+    Raises:
+        SIKDError: There is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".training.lock"
+    with only_here(lock, f"{folder}: another process is training it; wait for it, or run another fold or trainer"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # not on Windows while it is held
+                lock.unlink()
+                # What nnU-Net has written nothing into: fold, trainer, data set.
+                for empty in (folder, *folder.parents[:2]):
+                    empty.rmdir()
+
+
+def _has_probabilities(folder: Path, ending: str) -> bool:
+    """Whether the final validation saved the probabilities of every case, whole."""
+    summary = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+    files = [Path(case["prediction_file"]).name for case in summary["metric_per_case"]]
+    return all(zipfile.is_zipfile(folder / "validation" / f"{name.removesuffix(ending)}.npz") for name in files)
 
 
 def _check_fold(planned: PlannedConfiguration, fold: int | str) -> None:

@@ -142,6 +142,17 @@ def _wrong_part(checkpoint: dict[str, Any]) -> str | None:
     return next((f"init_args[{key!r}]" for key in parts if not isinstance(arguments.get(key, {}), dict)), None)
 
 
+def number_of_parameters(weights: dict[str, torch.Tensor]) -> int:
+    """Number of a network's weights, each counted once.
+
+    Args:
+        weights: State dict as :func:`read_checkpoint` returns it: nnU-Net's decoder holds the encoder again, under other
+            names, and a block its convolution twice.
+    """
+    sizes = {weight.data_ptr(): weight.numel() for weight in weights.values()}
+    return sum(sizes.values())
+
+
 def weights_hash(weights: dict[str, torch.Tensor]) -> str:
     """SHA-256 of a network's weights: names, types, shapes and values.
 

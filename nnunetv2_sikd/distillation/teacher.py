@@ -84,8 +84,8 @@ def load_teacher(trainer: Any, teacher_class: Any) -> FrozenTeacher:
     try:
         misfits = _misfits(checkpoint["init_args"], trainer)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise SIKDError(f"{file}: is no complete nnU-Net checkpoint ({told} missing); run {train}") from error
+        told = " ".join(str(error).split())[:200] + (" missing" if isinstance(error, KeyError) else "")
+        raise SIKDError(f"{file}: is no complete nnU-Net checkpoint ({told}); run {train}") from error
     if misfits:
         raise SIKDError(
             f"{file}: this teacher does not fit its student: {'; '.join(misfits)}; train a fitting one with {train}"

@@ -125,8 +125,8 @@ def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     rest = re.sub(
         "^nnUNetTrainer_SIKDTeacher(?:_on(?:Images|LabelMaps))?(?:_deepSkips)?", "", student.teacher_class.__name__
     )
-    rest = re.sub("^_class(?:Jitter|Contrast)(?:[0-9p]+)?", "", rest)
-    jitter = re.search("(_class(?:Jitter|Contrast))(?:Both)?([0-9p]*)", student.__name__)
+    rest = re.sub("^_class(?:Jitter|Contrast|Variation)(?:[0-9p]+)?", "", rest)
+    jitter = re.search("(_class(?:Jitter|Contrast|Variation))(?:Both)?([0-9p]*)", student.__name__)
     strong = "DA5" if rest.startswith("_DA5") else ""
     return f"nnUNetTrainer{strong}{''.join(jitter.groups()) if jitter else ''}{rest.removeprefix('_DA5')}"
 

@@ -57,7 +57,8 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints, WholeSpli
         """nnU-Net's split of the cases into training and validation.
 
         Raises:
-            SIKDError: ``splits_final.json`` is damaged, names cases that are not there, or a case in both parts.
+            SIKDError: ``splits_final.json`` is damaged, names cases that are not there, or none to
+                validate.
         """
         self._check_split()
         training, validation = super().do_split()

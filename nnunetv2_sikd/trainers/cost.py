@@ -33,9 +33,18 @@ class CostRecord(nnUNetTrainer):
         """Start as nnU-Net does, and the clock with it."""
         self._session_start = time()
         file = Path(self.output_folder) / FILE_NAME
-        continued = self.current_epoch > 0 and file.is_file()
-        self._cost_before = json.loads(file.read_text(encoding="utf-8")) if continued else {}
+        self._cost_before = self._earlier(file) if self.current_epoch > 0 else {}
         super().on_train_start()
+
+    def _earlier(self, file: Path) -> dict[str, Any]:
+        """What earlier sessions cost; nothing where that is not known, which is no reason not to train."""
+        try:
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            if file.exists():
+                self.print_to_log_file(f"{file}: cannot be read ({error!a}), cost of earlier sessions is left out")
+            return {}
+        return earlier if isinstance(earlier, dict) else {}
 
     def on_epoch_end(self) -> None:
         """End the epoch as nnU-Net does, then record what was spent up to here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -39,8 +39,8 @@ class ClassJitterTransform(ImageOnlyTransform):
         texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
         border: Width of the moving average, odd; 1 for none.
         thick_slices: Whether the slices, the first axis of three, are so thick that borders between them are sharp.
-        masked: Whether what lies outside of the non-zero mask (label -1) is no part of the image, since it stays 0;
-            it is background otherwise.
+        masked: Channels that stay 0 outside of the non-zero mask (label -1), which is no part of the image there; in
+            the others it is background.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
@@ -54,7 +54,7 @@ class ClassJitterTransform(ImageOnlyTransform):
         border: int = 3,
         *,
         thick_slices: bool = False,
-        masked: bool = False,
+        masked: Collection[int] = (),
     ) -> None:
         super().__init__()
         if level_sd < 0 or not 0 <= texture[0] <= texture[1] or border < 1 or border % 2 == 0:
@@ -70,8 +70,19 @@ class ClassJitterTransform(ImageOnlyTransform):
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         """Class averages, and maps of the levels and gains that were drawn."""
         image, label = data_dict["image"], data_dict["segmentation"][:1].long()
+        channels = range(len(image))
+        parts = [
+            (chosen, self._drawn(image[chosen], label, masked))
+            for masked in (True, False)
+            if (chosen := [channel for channel in channels if (channel in self.masked) == masked])
+        ]
+        order = np.argsort([channel for chosen, _ in parts for channel in chosen])
+        return {name: torch.cat([drawn[name] for _, drawn in parts])[order] for name in parts[0][1]}
+
+    def _drawn(self, image: torch.Tensor, label: torch.Tensor, masked: bool) -> dict[str, torch.Tensor]:
+        """Parameters of channels ``(C, *spatial)`` that are all masked, or none of them."""
         inside = label >= 0
-        if self.masked and inside.sum() > 1:
+        if masked and inside.sum() > 1:
             values = image[:, inside[0]]
             label = torch.where(inside, label, label.max() + 1)
         else:
@@ -125,7 +136,7 @@ class ClassContrastTransform(ClassJitterTransform):
         texture: a and b; 0 flattens a class, 1 leaves its texture as it is.
         border: Width of the moving average, odd; 1 for none.
         thick_slices: Whether the slices, the first axis of three, are so thick that borders between them are sharp.
-        masked: Whether what lies outside of the non-zero mask (label -1) is no part of the image, since it stays 0.
+        masked: Channels that stay 0 outside of the non-zero mask (label -1), which is no part of the image there.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
@@ -158,14 +169,14 @@ class ClassVariationTransform(BasicTransform):
         redrawn: Share of the images (0 to 1) that get :class:`ClassContrastTransform`; the others get
             :class:`ClassJitterTransform`.
         thick_slices: Whether the slices, the first axis of three, are so thick that borders between them are sharp.
-        masked: Whether what lies outside of the non-zero mask (label -1) is no part of the image, since it stays 0.
+        masked: Channels that stay 0 outside of the non-zero mask (label -1), which is no part of the image there.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
         - segmentation: ``(1 or more, *spatial)``, integer, of which the first channel holds the labels
     """
 
-    def __init__(self, redrawn: float = 0.2, *, thick_slices: bool = False, masked: bool = False) -> None:
+    def __init__(self, redrawn: float = 0.2, *, thick_slices: bool = False, masked: Collection[int] = ()) -> None:
         super().__init__()
         if not 0 <= redrawn <= 1:
             raise ValueError(f"redrawn is a share of the images, 0 to 1, not {redrawn}")
@@ -256,10 +267,11 @@ def with_class_jitter(
     if share == 0:
         return pipeline
     steps: list[BasicTransform] = [KeepForTeacherTransform()] if keep else []
-    # What is outside the non-zero mask keeps the value that it has in prediction, too.
+    # What is outside the non-zero mask keeps the value that it has in prediction, too, in channels that have it.
     masks = [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
+    masked = {channel for step in masks for channel in step.apply_to_channels}
     # nnU-Net rotates and scales slice by slice where slices are thick.
-    varied = _TRANSFORMS[levels](thick_slices=arguments["do_dummy_2d_data_aug"], masked=bool(masks))
+    varied = _TRANSFORMS[levels](thick_slices=arguments["do_dummy_2d_data_aug"], masked=masked)
     steps += [WithOwnRandomness(RandomTransform(varied, share)), *masks]
     place = end_of_augmentation(pipeline)
     pipeline.transforms[place:place] = steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -135,6 +136,21 @@ def test_average_writes_flat_images_and_refuses_misfits(
     assert "b.nii.gz: has shape (2, 6, 5) where b_0000.nii.gz has (2, 3, 5)" in told(capsys, *command)
     assert sorted(path.name for path in output.iterdir()) == ["a_0000.nii.gz", "a_0001.nii.gz"]
     assert "would overwrite" in told(capsys, *command[:-1], images)
+
+
+def test_average_refuses_a_reader_that_turns_images(
+    dataset_2d: PreprocessedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = dataset_2d.folder / "nnUNetPlans.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "image_reader_writer": "NibabelIOWithReorient"}))
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    image = SimpleITK.GetImageFromArray(np.zeros((2, 3, 4), np.float32))
+    for channel in range(2):
+        SimpleITK.WriteImage(image, str(tmp_path / "images" / f"a_000{channel}.nii.gz"))
+    command = ("average", "-d", dataset_2d.name, "-i", tmp_path / "images", "-l", tmp_path / "labels")
+    assert "reader NibabelIOWithReorient turns images" in told(capsys, *command, "-o", tmp_path / "flat")
+    assert not (tmp_path / "flat").exists()
 
 
 def test_debug_shows_where(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
+from nnunetv2_sikd.distillation.checkpoint import number_of_parameters, read_checkpoint, weights_hash
 from nnunetv2_sikd.errors import SIKDError
 from tests.helpers import make_dataset_json, make_network, make_plans
 
@@ -129,6 +129,12 @@ class TestBomb:
         torch.save({"logging": Bomb(tmp_path / "crater")}, tmp_path / "bomb.pth")
         torch.load(tmp_path / "bomb.pth", weights_only=False)
         assert (tmp_path / "crater").is_dir()
+
+
+def test_each_weight_counts_once(tmp_path: Path) -> None:
+    torch.save(make_checkpoint(), tmp_path / "checkpoint_final.pth")
+    weights = read_checkpoint(tmp_path / "checkpoint_final.pth")["network_weights"]
+    assert number_of_parameters(weights) == sum(parameter.numel() for parameter in make_network(2).parameters())
 
 
 class TestWeightsHash:

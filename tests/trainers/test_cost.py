@@ -65,6 +65,19 @@ def test_a_continued_training_adds_to_it(dataset: PreprocessedDataset, make_trai
     assert total["peak_memory_mib"] == {"resident": 1e6}
 
 
+@pytest.mark.parametrize("content", ['{"sessions": 1, "peak_', "[]"])
+def test_a_damaged_file_does_not_keep_from_training(
+    dataset: PreprocessedDataset, make_trainer: MakeTrainer, content: str
+) -> None:
+    killed = make_trainer(dataset, STOCK)
+    die_in(killed, epoch=1, step=1)
+    (Path(killed.output_folder) / FILE_NAME).write_text(content)
+    continued = make_trainer(dataset, STOCK, resume=True)
+    continued.load_checkpoint(str(Path(continued.output_folder) / "checkpoint_latest.pth"))
+    continued.run_training()
+    assert (read(continued)["sessions"], read(continued)["epochs"]) == (1, 2)
+
+
 def test_a_new_training_starts_anew(dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
     make_trainer(dataset, STOCK).run_training()
     again = make_trainer(dataset, STOCK)

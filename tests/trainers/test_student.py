@@ -170,7 +170,15 @@ def test_useless_teacher_is_refused_unless_forced(
     assert "Teacher's pseudo Dice" in Path(student.log_file).read_text()
 
     monkeypatch.setenv("nnUNet_SIKD_force_teacher", "1")
-    make_trainer(dataset, STUDENT).on_train_start()
+    accepted = make_trainer(dataset, STUDENT)
+    accepted.on_train_start()
+
+    # Continued, it is not judged again by what other patches happen to hold.
+    monkeypatch.delenv("nnUNet_SIKD_force_teacher")
+    continued = make_trainer(dataset, STUDENT)
+    continued.my_init_kwargs["sikd"] = accepted.my_init_kwargs["sikd"]
+    continued.on_train_start()
+    assert continued.my_init_kwargs["sikd"] == accepted.my_init_kwargs["sikd"]
 
 
 @pytest.mark.parametrize(("key", "value"), [("alpha", 1.0), ("teacher_view", "copy"), ("teacher_sha256", "0" * 64)])

@@ -101,7 +101,7 @@ def test_what_is_masked_changes_nothing_inside(transform: type[ClassJitterTransf
     wide[:, :6], wide_label[:, :6] = image, label
     for seed in range(5):
         results = []
-        for masked, each, its_label in ((False, image, label), (True, wide, wide_label)):
+        for masked, each, its_label in (([], image, label), ([0, 1], wide, wide_label)):
             torch.manual_seed(seed)
             given = transform(border=1, masked=masked)
             # One draw more for what is outside: the draws of both are made the same.
@@ -120,8 +120,20 @@ def same_draws(get_parameters: Any, **data: Any) -> Any:
 
 
 @pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
+def test_the_mask_shows_in_its_own_channels_only(transform: type[ClassJitterTransform]) -> None:
+    image, label = torch.ones(3, 6, 20), torch.zeros(1, 6, 20, dtype=torch.int16)
+    label[:, 2:] = -1
+    for seed in range(5):
+        torch.manual_seed(seed)
+        image[:, 0, 0] = 3  # something to have a standard deviation
+        result = transform(border=1, masked=[1])(image=image.clone(), segmentation=label)["image"]
+        seen = [len(result[channel, :, 5:].round(decimals=4).unique()) for channel in range(3)]
+        assert seen == [1, 2, 1]
+
+
+@pytest.mark.parametrize("transform", [ClassJitterTransform, ClassContrastTransform])
 def test_an_image_that_is_all_masked(transform: type[ClassJitterTransform]) -> None:
-    result = transform(masked=True)(image=torch.zeros(1, 5, 5), segmentation=torch.full((1, 5, 5), -1))["image"]
+    result = transform(masked=[0])(image=torch.zeros(1, 5, 5), segmentation=torch.full((1, 5, 5), -1))["image"]
     assert torch.isfinite(result).all()
 
 
@@ -251,8 +263,8 @@ class TestVariation:
         assert transform.redrawn == 0.2
         assert transform.jitter.thick_slices is transform.contrast.thick_slices is dummy_2d
 
-    @pytest.mark.parametrize("masked", [True, False])
-    def test_hands_on_what_it_is_told(self, masked: bool) -> None:
+    @pytest.mark.parametrize("masked", [[1], []])
+    def test_hands_on_what_it_is_told(self, masked: list[int]) -> None:
         transform = ClassVariationTransform(thick_slices=not masked, masked=masked)
         for each in (transform.jitter, transform.contrast):
             assert (each.thick_slices, each.masked) == (not masked, masked)

@@ -1,0 +1,111 @@
+"""When ``train`` starts nnU-Net, and when it does not."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_sikd import training
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import only_here
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from tests.helpers import PreprocessedDataset
+
+CASES = ("case_a", "case.b")  # a name may have a dot
+
+
+@pytest.fixture
+def planned(dataset_2d: PreprocessedDataset) -> PlannedConfiguration:
+    return PlannedConfiguration.load(dataset_2d.name, "2d", "nnUNetPlans")
+
+
+@pytest.fixture
+def folder(planned: PlannedConfiguration) -> Path:
+    """The folder of the fold, which is not there yet."""
+    return training.fold_folder(planned, "nnUNetTrainer", 0)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that were started instead of nnU-Net."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(training, "run", lambda command, _: commands.append(command) or 0)
+    monkeypatch.setattr(training, "read_checkpoint", lambda _: None)
+    return commands
+
+
+def finish(folder: Path, probabilities: tuple[str, ...] = ()) -> None:
+    (folder / "validation").mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
+    cases = [{"prediction_file": f"elsewhere/{case}.nii.gz"} for case in CASES]
+    (folder / "validation" / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+    for case in probabilities:
+        with zipfile.ZipFile(folder / "validation" / f"{case}.npz", "w") as archive:
+            archive.writestr("probabilities.npy", b"numbers")
+
+
+def test_a_finished_training_is_skipped(
+    planned: PlannedConfiguration, folder: Path, started: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(folder)
+    training.train_stock(planned, "nnUNetTrainer", 0, [])
+    assert not started
+    assert "already trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("there", "cut", "validated"), [((), "", True), (CASES[:1], "", True), (CASES, CASES[1], True), (CASES, "", False)]
+)
+def test_probabilities_are_saved_until_every_case_has_them(
+    planned: PlannedConfiguration,
+    folder: Path,
+    started: list[list[str]],
+    there: tuple[str, ...],
+    cut: str,
+    validated: bool,
+) -> None:
+    finish(folder, there)
+    if cut:
+        file = folder / "validation" / f"{cut}.npz"
+        file.write_bytes(file.read_bytes()[:-10])
+    training.train_stock(planned, "nnUNetTrainer", 0, ["--npz"])
+    assert [command[-2:] for command in started] == ([["--npz", "--val"]] if validated else [])
+
+
+def test_a_second_training_of_the_same_fold_is_refused(
+    planned: PlannedConfiguration, folder: Path, started: list[list[str]]
+) -> None:
+    folder.mkdir(parents=True)
+    with (
+        only_here(folder / ".training.lock", "this test is training it"),
+        pytest.raises(SIKDError, match="fold_0: another process is training it; wait for it"),
+    ):
+        training.train_stock(planned, "nnUNetTrainer", 0, [])
+    assert not started
+    training.train_stock(planned, "nnUNetTrainer", 0, [])
+    assert len(started) == 1
+
+
+def test_what_another_process_has_just_trained_is_not_trained_again(
+    planned: PlannedConfiguration, folder: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[Callable[[Path], bool]] = [lambda _: False, lambda _: True]
+    monkeypatch.setattr(training, "training_is_done", lambda folder: checks.pop(0)(folder))
+    training.train_stock(planned, "nnUNetTrainer", 0, [])
+    assert not started
+    assert not checks
+
+
+def test_a_training_that_never_began_leaves_no_folder(
+    planned: PlannedConfiguration, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "run", lambda *_: 1)
+    with pytest.raises(SIKDError, match="failed"):
+        training.train_stock(planned, "nnUNetTrainer", 0, [])
+    results = folder.parents[2]
+    assert results.is_dir()
+    assert not list(results.iterdir())
