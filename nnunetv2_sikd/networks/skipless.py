@@ -79,25 +79,27 @@ class SkiplessUNet(nn.Module):
     pixels wide, and thin structures are lost. With the deep skips kept, it has to look at no less than half
     resolution still.
 
-    In evaluation mode, zero padding around an image is treated as background (see ``networks/padding.py``).
-
     Args:
         network: A freshly built ``PlainConvUNet`` or ``ResidualEncoderUNet`` (2D or 3D); it is taken apart.
         deep_skips: Keep all skip connections but that of full resolution.
+        averages: Whether the images are class averages. In evaluation mode, zero padding around those is treated as
+            background (see ``networks/padding.py``); in a label map zeros are background anyway.
 
     Raises:
         SIKDError: The network has no decoder whose skips could be removed.
     """
 
-    def __init__(self, network: Any, *, deep_skips: bool = False) -> None:
+    def __init__(self, network: Any, *, deep_skips: bool = False, averages: bool = True) -> None:
         super().__init__()
         check_unet(network)
+        self.averages = averages
         self.encoder: nn.Module = network.encoder
         self.decoder = SkiplessDecoder(network.decoder, network.initialize, deep_skips=deep_skips)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Segmentation logits ``(B, heads, *spatial)``, or a list of them under deep supervision."""
-        return self.decoder(self.encoder(x if self.training else pad_with_background(x)))
+        padded = self.averages and not self.training
+        return self.decoder(self.encoder(pad_with_background(x) if padded else x))
 
     def penultimate(self, x: torch.Tensor) -> torch.Tensor:
         """The feature map that enters the last 1×1 convolution; no segmentation head runs.

@@ -78,6 +78,7 @@ class nnUNetTrainer_SIKDTeacher(nnUNetTrainer_SIKDBase):
                 enable_deep_supervision,
             ),
             deep_skips=cls.sikd.deep_skips,
+            averages=cls.sikd.teacher_input == "class_average",
         )
 
     @classmethod

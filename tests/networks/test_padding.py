@@ -56,3 +56,11 @@ def test_the_teachers_network_pads_in_evaluation_and_only_there() -> None:
     assert torch.equal(network(with_zeros), network(with_background))
     network.train()
     assert not torch.equal(network(with_zeros), network(with_background))
+
+
+def test_a_label_map_or_an_image_is_not_padded() -> None:
+    network = SkiplessUNet(make_network(2, deep_supervision=False), averages=False)
+    shape = torch.zeros(1, 1, 32, 32)
+    shape[..., 8:16, 8:16] = 1.0  # nothing but zeros around it, which are background
+    trained_on = network(shape)
+    assert torch.equal(network.eval()(shape), trained_on)

@@ -249,6 +249,7 @@ def test_controls_of_the_papers_table_6(
     teacher.on_train_start()
     values = next(teacher.dataloader_train)["data"].unique()
     assert (len(values) <= 3) == flat
+    assert not teacher.network.averages  # whose padding has the level of their background
     validated: list[torch.Tensor] = []
 
     def validate(self: Any, save_probabilities: bool) -> None:
