@@ -146,8 +146,8 @@ def number_of_parameters(weights: dict[str, torch.Tensor]) -> int:
     """Number of a network's weights, each counted once.
 
     Args:
-        weights: State dict as :func:`read_checkpoint` returns it: nnU-Net's decoder holds the encoder again, under other
-            names, and a block its convolution twice.
+        weights: State dict as :func:`read_checkpoint` returns it. Under other names, nnU-Net's decoder holds the
+            encoder again, and a block its convolution.
     """
     sizes = {weight.data_ptr(): weight.numel() for weight in weights.values()}
     return sum(sizes.values())

@@ -45,8 +45,8 @@ def average_images(planned: PlannedConfiguration, images: Path, labels: Path, ou
     slice_axis = planned.plans.transpose_forward[0] if per_slice else None
     if slice_axis is not None and "Reorient" in type(reader).__name__:
         raise SIKDError(
-            f"{planned.plans.plans_name}: its reader {type(reader).__name__} turns images before they are cut into slices, "
-            "and averaging here would take other slices; look at the teacher's own final validation instead"
+            f"{planned.plans.plans_name}: its reader {type(reader).__name__} turns images before they are cut into "
+            "slices, and averaging here would take other slices; look at the teacher's own final validation instead"
         )
     check_output(output)
     for case in tqdm(cases, desc="Class averages", unit="case"):
