@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
-import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.specification import TestSet
-from nnunetv2_sikd.environment import TRAINER_VARIABLE, with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation.files import check_same_format, list_names
 from nnunetv2_sikd.evaluation.labels import LabelTable, match_labels
 from nnunetv2_sikd.image_files import find_cases
 from nnunetv2_sikd.preprocessing.derive import derive_configuration
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold, check_splits_agree, read_splits
+from nnunetv2_sikd.preprocessing.prepare import DEFAULT_FOLDS, SPLITS_FILE, check_fold, check_splits_agree, read_splits
 from nnunetv2_sikd.raw_cases import training_cases
 from nnunetv2_sikd.trainers import variants
+from nnunetv2_sikd.trainers.lookup import find_trainer
 
 _PLANNED_BY_DEFAULT = ("2d", "3d_fullres", "3d_lowres")
-_DEFAULT_FOLDS = 5
 
 
 def check_benchmark(layout: Layout) -> None:
@@ -87,11 +83,12 @@ def _check_configuration(layout: Layout) -> None:
     source = layout.specification.source
     plans = layout.preprocessed() / f"{source.plans}.json"
     if plans.is_file():
+        planned_name = source.configuration
         if source.derive is not None:
             changes = source.derive.model_dump(exclude={"base"}, exclude_none=True)
             derive_configuration(plans, source.configuration, source.derive.base, **changes, write=False)
-            return
-        planned = PlannedConfiguration.load(layout.source, source.configuration, source.plans)
+            planned_name = source.derive.base  # whose stages the derived one inherits; that may not be there yet
+        planned = PlannedConfiguration.load(layout.source, planned_name, source.plans)
         if planned.configuration.previous_stage_name is not None:
             raise SIKDError(f"configuration {source.configuration!r} is a cascade, which SIKD does not train")
         return
@@ -110,9 +107,9 @@ def _check_folds(layout: Layout, training_cases: Collection[str]) -> None:
     check_splits_agree(raw, preprocessed)
     file = next((folder / SPLITS_FILE for folder in (preprocessed, raw) if (folder / SPLITS_FILE).is_file()), None)
     splits = None if file is None else read_splits(file)
-    if splits is None and len(training_cases) < _DEFAULT_FOLDS:
+    if splits is None and len(training_cases) < DEFAULT_FOLDS:
         raise SIKDError(
-            f"{raw}: has {len(training_cases)} training cases, too few for nnU-Net's {_DEFAULT_FOLDS} folds; put a "
+            f"{raw}: has {len(training_cases)} training cases, too few for nnU-Net's {DEFAULT_FOLDS} folds; put a "
             f"{SPLITS_FILE} there"
         )
     for fold in layout.specification.folds:
@@ -124,20 +121,13 @@ def _check_trainer(name: str) -> None:
     ours = getattr(variants, name, None)
     if isinstance(ours, type) and issubclass(ours, nnUNetTrainer):
         return
-    before = os.environ.get(TRAINER_VARIABLE)
-    os.environ[TRAINER_VARIABLE] = with_trainers()[TRAINER_VARIABLE]
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, AssertionError, TypeError) as error:  # the latter of a module or value of this name
+        find_trainer(name, "arms")
+    except SIKDError as error:
         raise SIKDError(
             f"there is no trainer {name}; nnUNetv2_sikd doctor lists this package's, and only those and nnUNetTrainer "
             "and nnUNetTrainerDA5 take 'seeds' and 'schedule'"
         ) from error
-    finally:
-        os.environ.pop(TRAINER_VARIABLE)
-        if before is not None:
-            os.environ[TRAINER_VARIABLE] = before
 
 
 def _check_test(layout: Layout, test: TestSet, training_cases: Collection[str]) -> None:

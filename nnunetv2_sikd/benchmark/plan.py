@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Machine:
     Attributes:
         device: ``cuda``, ``cpu`` or ``mps``.
         processes: Processes of a step that uses several.
-        memory_mb: Main memory in MiB that a training or prediction may need.
+        memory_mb: Main memory in MiB that a step may need (but the report, which reads one file at a time).
     """
 
     device: str = "cuda"
@@ -74,6 +74,17 @@ class Machine:
     def options(self) -> list[str]:
         """As options of ``nnUNetv2_sikd benchmark``."""
         return ["-device", self.device, "-np", str(self.processes), "--memory_mb", str(self.memory_mb)]
+
+
+def without_machine(command: Iterable[str]) -> list[str]:
+    """A command without the options of a ``Machine`` and their values: what is left decides what the step makes."""
+    parts, kept = iter(command), []
+    for part in parts:
+        if part in ("-device", "-np", "--memory_mb"):
+            next(parts, None)
+        else:
+            kept.append(part)
+    return kept
 
 
 def plan_steps(layout: Layout, file: Path | str, machine: Machine) -> list[BenchmarkStep]:
@@ -139,6 +150,7 @@ class _Planner:
         self._plans = layout.preprocessed() / f"{source.plans}.json"
         # Where the copies lie is known only once the data set is planned.
         self.copies_record = layout.record("copies")
+        self._several = Resources(memory_mb=machine.memory_mb, cpus=machine.processes)
         self._heavy = Resources(
             gpus=int(machine.device == "cuda"), memory_mb=machine.memory_mb, cpus=max(2, machine.processes)
         )
@@ -156,7 +168,7 @@ class _Planner:
             tuple(command),
             (self._layout.raw(source.dataset) / "dataset.json",),
             (self._plans,),
-            Resources(memory_mb=self._machine.memory_mb, cpus=self._machine.processes),
+            self._several,
         )
 
     def copies(self) -> BenchmarkStep:
@@ -166,7 +178,7 @@ class _Planner:
             ("nnUNetv2_sikd", "preprocess", *self._source, "-np", str(self._machine.processes)),
             (self._plans,),
             (self.copies_record,),
-            Resources(cpus=self._machine.processes),
+            self._several,
         )
 
     def train(self, training: Training) -> Iterator[BenchmarkStep]:
@@ -236,7 +248,7 @@ class _Planner:
             (*command, "-np", str(self._machine.processes)),
             (predictions / COST_FILE,),
             (output / "metrics.csv", output / "summary.json"),
-            Resources(cpus=self._machine.processes),
+            self._several,
             watched=(self._layout.references(test), *described),
         )
 

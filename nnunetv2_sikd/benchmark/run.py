@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_sikd.benchmark.layout import Layout
-from nnunetv2_sikd.benchmark.plan import BenchmarkStep, needed_steps
+from nnunetv2_sikd.benchmark.plan import BenchmarkStep, needed_steps, without_machine
 from nnunetv2_sikd.environment import with_trainers
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import only_here, write_json
@@ -114,11 +114,16 @@ def forget_outdated(steps: Sequence[BenchmarkStep], layout: Layout) -> None:
 
 
 def is_done(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> bool:
-    """Whether a step was run as it is now after all that it needs, and its outputs are still there."""
+    """Whether a step was run as it is now after all that it needs, and its outputs are still there.
+
+    Another number of processes or another device makes nothing outdated.
+    """
     record = _read(layout.record(step.name))
     needed = needed_steps(step, steps)
+    command = record.get("command")
     return (
-        record.get("command") == list(step.command)
+        isinstance(command, list)
+        and without_machine(command) == without_machine(step.command)
         and record.get("needed") == _finish_times(needed, layout)
         and record.get("state") == _state(step)
         and all(path.exists() for path in step.outputs)

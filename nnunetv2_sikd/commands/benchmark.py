@@ -18,7 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("-np", type=positive, default=2, metavar="N", help="processes per step (default: %(default)s)")
     parser.add_argument(
-        "--memory_mb", type=positive, default=24000, metavar="MB", help="memory of a training step on a cluster"
+        "--memory_mb",
+        type=positive,
+        default=24000,
+        metavar="MB",
+        help="memory of a step on a cluster (default: %(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show the steps")
     parser.add_argument("--only", metavar="STEP", help="run this step only (what a cluster's jobs do)")

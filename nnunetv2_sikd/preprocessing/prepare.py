@@ -20,8 +20,9 @@ from nnunetv2_sikd.raw_cases import check_raw_data, training_cases
 from nnunetv2_sikd.untrusted import check_names
 
 SPLITS_FILE = "splits_final.json"
+DEFAULT_FOLDS = 5
+"""That nnU-Net makes where there is no split."""
 _PARTS = ("train", "val")
-_DEFAULT_FOLDS = 5
 
 
 def prepare(
@@ -209,7 +210,7 @@ def check_fold(file: Path | None, fold: int | str, cases: Collection[str], where
     if fold == "all":
         return
     splits = None if file is None else read_splits(file)
-    count = _DEFAULT_FOLDS if splits is None else len(splits)
+    count = DEFAULT_FOLDS if splits is None else len(splits)
     if int(fold) >= count:
         known = f"folds 0 to {count - 1}" if count else "none"
         raise SIKDError(f"fold {fold} is not in {file or 'nnU-Net’s split'}, which has {known}: choose another one")

@@ -26,7 +26,8 @@ def methods(results: Results) -> list[tuple[str, str]]:
             f"95 %, {RESAMPLES} resamples, fixed seed. One training: BCa bootstrap over patients (scipy). Several "
             "trainings (seeds, folds): trainings and patients are resampled independently (pigeonhole bootstrap, Owen "
             "2007, in numpy since no library has it); the standard deviation of these means times the t quantile of "
-            "Satterthwaite's degrees of freedom. With few trainings that differ, these intervals are wide.",
+            "Satterthwaite's degrees of freedom. Of several folds with several seeds, a fold's mean over its seeds is "
+            "one training. With few trainings that differ, these intervals are wide.",
         ),
         (
             "Tests",

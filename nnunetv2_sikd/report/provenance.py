@@ -15,7 +15,7 @@ import yaml
 from nnunetv2_sikd import __version__
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.specification import Training
-from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
+from nnunetv2_sikd.distillation.checkpoint import number_of_parameters, read_checkpoint, weights_hash
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.report.formatting import NOTHING, Table
 
@@ -92,9 +92,7 @@ def _record(layout: Layout, training: Training) -> dict[str, Any]:
     try:
         checkpoint = read_checkpoint(file)
         weights = checkpoint["network_weights"]
-        # nnU-Net's decoder holds the encoder again, under other names.
-        sizes = {weight.data_ptr(): weight.numel() for weight in weights.values()}
-        record |= {"weights_sha256": weights_hash(weights), "parameters": sum(sizes.values())}
+        record |= {"weights_sha256": weights_hash(weights), "parameters": number_of_parameters(weights)}
     except SIKDError:
         return {**record, "state": "damaged"}
     sikd = checkpoint["init_args"].get("sikd")

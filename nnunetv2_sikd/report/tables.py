@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from nnunetv2_sikd.report.intervals import interval
+from nnunetv2_sikd.report.intervals import independent, interval
 from nnunetv2_sikd.report.pairing import MEAN_LABEL, PatientScores, labels_of, patient_scores
 from nnunetv2_sikd.report.scores import METRICS, OVERLAP
 from nnunetv2_sikd.report.significance import holm, non_inferiority, signed_rank_p, superiority
@@ -75,7 +76,8 @@ def difference_table(
     Returns:
         One row per arm, test, label and metric of ``COMPARED``: means, ``difference``, ``low`` and ``high`` of its
         interval, ``p`` (Wilcoxon over patients' means, Dice of single labels only), ``p_holm`` (across labels and test
-        sets of an arm), ``verdict``, counts of better and worse patients, and what was left out.
+        sets of an arm), ``verdict``, counts of better and worse patients, and what was left out. Of several folds
+        each counts alike, however many seeds it has.
     """
     rows = [
         row
@@ -101,11 +103,14 @@ def _compare(
     frame: pd.DataFrame, baseline: str, arm: str, source_tests: Sequence[str], margin: float
 ) -> list[dict[str, object]]:
     rows = []
+    folds = dict(zip(frame["training"], frame["fold"], strict=True))
     for test in dict.fromkeys(frame["test"]):
         there = set(frame.loc[frame["test"] == test, "arm"])
         for label in labels_of(frame, test) if {arm, baseline} <= there else []:
             for metric in COMPARED:
                 scores = patient_scores(frame, (baseline, arm), test, label, metric)
+                of_trainings = [folds[training] for training in scores.trainings]
+                scores = replace(scores, values=independent(scores.values, of_trainings))
                 differences = scores.differences()
                 if not differences.size:
                     continue

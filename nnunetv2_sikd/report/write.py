@@ -22,10 +22,11 @@ from nnunetv2_sikd.untrusted import as_cell
 
 
 def write_report(layout: Layout) -> Path:
-    """Write the report of whatever results there are.
+    """Write the report of whatever results there are, in place of the one that is there.
 
     ``report.html`` holds everything; ``report.md`` is the same with its pictures in ``pictures/``; the tables are
-    ``scores.csv`` (every case), ``summary_table.csv``, ``differences.csv`` and ``trainings.csv``.
+    ``scores.csv`` (every case), ``summary_table.csv``, ``differences.csv`` and ``trainings.csv``. The record of the
+    benchmark's ``report`` step goes: of other arms or against another baseline, this one is not what that step made.
 
     Args:
         layout: The benchmark and its files.
@@ -42,6 +43,7 @@ def write_report(layout: Layout) -> Path:
     folder = layout.report()
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        layout.record("report").unlink(missing_ok=True)  # the step itself writes it after this
         _write_pictures(page.pictures, folder / "pictures")
         write_text(folder / "scores.csv", _csv(results.frame))
         write_text(folder / "summary_table.csv", _csv(results.summary))

@@ -28,7 +28,8 @@ def find_trainer(name: str, option: str) -> type[nnUNetTrainer]:
     try:
         with redirect_stdout(StringIO()):
             found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, ImportError, AssertionError) as error:
+    # ImportError of a broken module on the way, AssertionError of a class that is no trainer, TypeError of no class.
+    except (RuntimeError, ImportError, AssertionError, TypeError) as error:
         raise SIKDError(
             f"{option} {name}: nnU-Net finds no such trainer; nnUNetv2_sikd doctor lists this package's, and "
             "nnUNet_extTrainer must name the folder of any other"

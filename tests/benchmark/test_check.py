@@ -12,6 +12,7 @@ import pytest
 from nnunetv2_sikd.benchmark.check import check_benchmark
 from nnunetv2_sikd.devices import check_device
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.trainers.lookup import find_trainer
 from tests.benchmark.helpers import SOURCE, TARGET, layout_of, write_both, write_raw
 from tests.helpers import make_plans
 
@@ -166,6 +167,20 @@ def test_trainers_of_others_are_found(folder: Path, tmp_path: Path, monkeypatch:
     check_benchmark(layout_of(folder, arms=arms, seeds=[], schedule=None))
 
 
+def test_trainers_that_cannot_be_imported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "mine.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "theirs"))
+    arms = {"stock": "nnUNetTrainer", "mine": "nnUNetTrainerBroken"}
+    assert "there is no trainer nnUNetTrainerBroken" in refused(folder, arms=arms, seeds=[], schedule=None)
+
+
+@pytest.mark.parametrize("name", ["torch", "isdir", "nnUNetTrainerOfNobody"])
+def test_what_is_no_trainer_is_told_with_its_option(name: str) -> None:
+    with pytest.raises(SIKDError, match=f"-tr {name}: nnU-Net finds no such trainer"):
+        find_trainer(name, "-tr")
+
+
 def test_plans_that_are_there(folder: Path) -> None:
     preprocessed = write_plans(folder)
     source: dict[str, Any] = {"dataset": 901, "configuration": "2d_half"}
@@ -176,6 +191,21 @@ def test_plans_that_are_there(folder: Path) -> None:
     plans = (preprocessed / "nnUNetPlans.json").read_text()
     check_benchmark(layout_of(folder, source=source))
     assert (preprocessed / "nnUNetPlans.json").read_text() == plans
+
+
+def test_cascades(folder: Path) -> None:
+    file = write_plans(folder) / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["cascade"] = {"inherits_from": "2d", "previous_stage": "2d"}
+    plans["configurations"]["cascade_small"] = {"inherits_from": "cascade"}
+    file.write_text(json.dumps(plans))
+    for base in ("cascade", "cascade_small"):
+        source: dict[str, Any] = {"dataset": 901, "configuration": base}
+        assert f"source: configuration '{base}' is a cascade, which SIKD does not train" in refused(
+            folder, source=source
+        )
+        source = {"dataset": 901, "configuration": "half", "derive": {"from": base, "patch_size": [64, 32]}}
+        assert "source: configuration 'half' is a cascade, which SIKD does not train" in refused(folder, source=source)
 
 
 def test_two_splits_that_differ(folder: Path) -> None:

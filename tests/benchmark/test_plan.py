@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_sikd.benchmark.layout import Layout
-from nnunetv2_sikd.benchmark.plan import BenchmarkStep, Machine, needed_steps, plan_steps, show_steps
+from nnunetv2_sikd.benchmark.plan import BenchmarkStep, Machine, needed_steps, plan_steps, show_steps, without_machine
 from nnunetv2_sikd.commands.main import build_parser
 from nnunetv2_sikd.errors import SIKDError
 from tests.benchmark.helpers import SPECIFICATION, layout_of, write_benchmark, write_both
@@ -134,8 +134,21 @@ def test_gpu_and_memory(folder: Path) -> None:
     on_gpu = {step.name: step.resources for step in plan_steps(layout, "f", Machine("cuda", 8, 32000))}
     assert on_gpu[TEACHER].gpus == 1
     assert (on_gpu[TEACHER].memory_mb, on_gpu[TEACHER].cpus) == (32000, 8)
+    # They read images too, several at once.
+    assert {on_gpu[name].memory_mb for name in ("prepare", "copies", "evaluate_own_stock_seed0_fold0")} == {32000}
+    assert {on_gpu[name].cpus for name in ("prepare", "copies", "evaluate_own_stock_seed0_fold0")} == {8}
     assert on_gpu["prepare"].gpus == on_gpu["copies"].gpus == on_gpu["report"].gpus == 0
     assert {step.resources.gpus for step in plan_steps(layout, "f", Machine("cpu"))} == {0}
+
+
+def test_machines_differ_in_nothing_that_a_step_makes(folder: Path) -> None:
+    layout = layout_of(folder)
+    here, there = (plan_steps(layout, "f", machine) for machine in (Machine("cpu", 2), Machine("cuda", 8, 32000)))
+    assert {step.name for one, step in zip(here, there, strict=True) if one.command == step.command} == {"report"}
+    for one, step in zip(here, there, strict=True):
+        kept = without_machine(step.command)
+        assert kept == without_machine(one.command)
+        assert set(step.command) - set(kept) <= {"-device", "cuda", "-np", "8"}
 
 
 def test_output_is_named_like_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,17 @@ def test_order_two_at_once_and_nothing_twice(cluster: Cluster) -> None:
     assert set(cluster.calls()) == {"evaluate_own_da5_seed0_fold0", "report"}
 
 
+def test_other_processes_or_arms_run_nothing_twice(cluster: Cluster) -> None:
+    assert cluster.run()[0] == 0
+    assert set(cluster.calls()) == {step.name for step in cluster.steps}
+    status, printed = cluster.run(processes="4", memory_mb="16000")
+    assert status == 0, printed
+    assert cluster.calls() == {}
+    status, printed = cluster.run(arms="stock")
+    assert status == 0, printed
+    assert set(cluster.calls()) == {"report"}
+
+
 def test_failed_job_is_continued(cluster: Cluster) -> None:
     failing = "train_nnUNetTrainerDA5_seed0_2epochs_3iterations_fold0"
     (cluster.folder / f"fail_{failing}").touch()

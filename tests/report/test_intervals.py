@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from nnunetv2_sikd.report import intervals
-from nnunetv2_sikd.report.intervals import interval, patient_interval, two_level_interval
+from nnunetv2_sikd.report.intervals import independent, interval, patient_interval, two_level_interval
 
 
 @pytest.fixture
@@ -48,6 +48,18 @@ class TestCoverage:
             low, high = patient_interval(draw(random, 3, 20, seeds=1.0).mean(axis=0))
             missed += not low <= 0 <= high
         assert missed > 25  # of 5 that 95 % would allow
+
+    def test_over_folds_of_several_seeds(self) -> None:
+        """Seeds of one fold share what its training cases make of a network."""
+        random, folds = np.random.default_rng(1), np.repeat(np.arange(5), 3)
+        held = {"as they are": 0, "by fold": 0}
+        for _ in range(300):
+            differences = draw(random, 15, 20, seeds=0.5, noise=1.0) + random.normal(size=5)[folds, None]
+            for name, values in (("as they are", differences), ("by fold", independent(differences, list(folds)))):
+                low, high = interval(values)
+                held[name] += low <= 0 <= high
+        assert 0.89 <= held["by fold"] / 300 <= 0.99
+        assert held["as they are"] / 300 < 0.86
 
     def test_an_effect_is_found(self) -> None:
         random = np.random.default_rng(2)
@@ -96,6 +108,24 @@ class TestTwoLevels:
         low, high = two_level_interval(np.stack([one, one]))
         t = stats.t.ppf(0.975, 29) * one.std(ddof=1) / np.sqrt(30)
         assert high - low == pytest.approx(2 * t, rel=0.05)
+
+
+class TestIndependent:
+    def test_seeds_of_a_fold_are_averaged(self) -> None:
+        values = np.arange(24.0).reshape(2, 4, 3)
+        found = independent(values, [1, 0, 1, 0])
+        assert found.shape == (2, 2, 3)
+        np.testing.assert_array_equal(found[:, 0], (values[:, 1] + values[:, 3]) / 2)
+        np.testing.assert_array_equal(found[:, 1], (values[:, 0] + values[:, 2]) / 2)
+
+    @pytest.mark.parametrize("folds", [[], [3], [0, 0, 0], [0, 1, 2], [2, 0, 1]])
+    def test_one_fold_or_one_training_each_stay_as_they_are(self, folds: list[int]) -> None:
+        values = np.random.default_rng(0).normal(size=(2, len(folds), 4))
+        assert independent(values, folds) is values
+
+    def test_a_fold_with_fewer_seeds_counts_as_much(self) -> None:
+        found = independent(np.array([[1.0], [3.0], [5.0]]), [0, 0, 1])
+        np.testing.assert_array_equal(found, [[2.0], [5.0]])
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (3, 1)])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nnunetv2_sikd.report.intervals import interval
 from nnunetv2_sikd.report.pairing import MEAN_LABEL, patient_scores
 from nnunetv2_sikd.report.scores import METRICS
 from nnunetv2_sikd.report.tables import difference_table, summary_table
@@ -40,6 +41,17 @@ def random_frame(effect: float = 0.05, patients: int = 12, trainings: int = 1, v
                     dice = base + effect + random.normal(0, 0.02)
                     rows.append(row("sikd", case, dice, training=key, label=label, hausdorff95=10 - 10 * dice))
     return frame(rows)
+
+
+def random_folds(trainings: Iterable[tuple[int, int]]) -> pd.DataFrame:
+    """Scores of one label of trainings of some seeds and folds."""
+    random = np.random.default_rng(0)
+    return frame(
+        row(arm, f"p{patient}", random.normal(0.7, 0.05), training=f"seed{seed}_fold{fold}", fold=fold)
+        for arm in ("stock", "sikd")
+        for seed, fold in trainings
+        for patient in range(8)
+    )
 
 
 def differences(scores: pd.DataFrame, source: Iterable[str] = ()) -> pd.DataFrame:
@@ -143,6 +155,32 @@ class TestDifferences:
         columns = ["difference", "low", "high", "p"]
         pd.testing.assert_frame_equal(before[columns], after[columns])
         assert list(before["patients"]) == list(after["patients"])
+
+    def test_folds_of_several_seeds_are_the_unit(self) -> None:
+        scores = random_folds([(seed, fold) for fold in (0, 1, 2) for seed in (0, 1)])
+        matrix = patient_scores(scores, ("stock", "sikd"), "T", "LV", "dice").differences()
+        by_fold = (matrix[:3] + matrix[3:]) / 2  # seed0_fold0, seed0_fold1, …
+        found = differences(scores).loc[("LV", "dice")]
+        assert (found["low"], found["high"]) == pytest.approx(interval(by_fold))
+        assert (found["low"], found["high"]) != pytest.approx(interval(matrix))
+        assert found["difference"] == pytest.approx(matrix.mean())
+        assert found["trainings"] == 6
+
+    def test_a_fold_without_some_seeds_counts_as_much(self) -> None:
+        scores = random_folds([(0, 0), (1, 0), (0, 1)])
+        matrix = patient_scores(scores, ("stock", "sikd"), "T", "LV", "dice").differences()
+        by_fold = np.stack([(matrix[0] + matrix[2]) / 2, matrix[1]])
+        found = differences(scores).loc[("LV", "dice")]
+        assert found["difference"] == pytest.approx(found["mean_arm"] - found["mean_baseline"])
+        assert found["difference"] == pytest.approx(by_fold.mean()) == pytest.approx((found["low"] + found["high"]) / 2)
+
+    @pytest.mark.parametrize("trainings", [[(0, 3), (1, 3), (2, 3)], [(0, 0), (0, 1), (0, 2)], [(0, 0)]])
+    def test_one_fold_or_one_seed_are_as_they_were(self, trainings: list[tuple[int, int]]) -> None:
+        scores = random_folds(trainings)
+        matrix = patient_scores(scores, ("stock", "sikd"), "T", "LV", "dice").differences()
+        found = differences(scores).loc[("LV", "dice")]
+        assert (found["low"], found["high"]) == interval(matrix)  # to the last bit
+        assert found["difference"] == matrix.mean()
 
     def test_verdict_on_the_source_is_non_inferiority_of_dice_only(self) -> None:
         found = differences(random_frame(effect=0.0), source=["T"])["verdict"]

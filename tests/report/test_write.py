@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from nnunetv2_sikd.benchmark import run
 from nnunetv2_sikd.benchmark.layout import Layout
+from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
 from nnunetv2_sikd.commands.main import main
 from nnunetv2_sikd.report import write_report
+from nnunetv2_sikd.steps import Step
 from tests.report.helpers import FakeBenchmark, make_benchmark
 
 
@@ -136,6 +141,43 @@ class TestCommand:
         assert main(["report", str(benchmark.file), "-o", str(output), "--arms", "da5"]) == 0
         assert str(output / "report" / "report.html") in capsys.readouterr().out
         assert set(pd.read_csv(output / "report" / "scores.csv")["arm"]) == {"stock", "da5"}
+
+    @pytest.mark.parametrize("other", [("--arms", "da5"), ("--baseline", "sikd")])
+    def test_the_benchmark_writes_its_own_again_after_another_one(
+        self, nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, other: tuple[str, str]
+    ) -> None:
+        benchmark = make_benchmark(nnunet_folders, arms=("stock", "sikd", "da5"), patients=3)
+        layout = benchmark.layout
+        step = replace(plan_steps(layout, benchmark.file, Machine("cpu"))[-1], inputs=())
+
+        def execute(step: Step, log: Path, environment: Mapping[str, str]) -> None:
+            assert main(list(step.command[1:])) == 0
+
+        def compared() -> list[tuple[str, str]]:
+            table = pd.read_csv(layout.report() / "differences.csv")
+            return list(dict.fromkeys(zip(table["baseline"], table["arm"], strict=True)))
+
+        monkeypatch.setattr(run, "execute", execute)
+        run.run_benchmark([step], layout)
+        own = compared()
+        assert own == [("stock", "sikd"), ("stock", "da5")]
+        assert run.is_done(step, [step], layout)
+        assert main(["report", str(benchmark.file), "-o", str(layout.output), *other]) == 0
+        assert compared() != own
+        assert not run.is_done(step, [step], layout)
+        run.run_benchmark([step], layout)
+        assert compared() == own
+        assert run.is_done(step, [step], layout)
+
+    def test_a_report_that_cannot_be_made_leaves_the_benchmarks_own(self, nnunet_folders: Path) -> None:
+        benchmark = make_benchmark(nnunet_folders, patients=3)
+        record = benchmark.layout.record("report")
+        record.parent.mkdir()
+        record.write_text("{}")
+        for file in benchmark.layout.output.rglob("metrics.csv"):
+            file.unlink()
+        assert main(["report", str(benchmark.file), "-o", str(benchmark.layout.output)]) == 1
+        assert record.exists()
 
     def test_nothing_there_is_one_line(self, nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
         benchmark = make_benchmark(nnunet_folders, patients=2)
