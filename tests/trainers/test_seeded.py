@@ -185,3 +185,36 @@ def test_measuring_is_found_wherever_it_is_nested() -> None:
     blur = GaussianBlurTransform(benchmark=True)
     make_repeatable([("other", 1), (blur,)])
     assert blur.benchmark is False
+
+
+@pytest.mark.parametrize("processes", [1, 7, 12])
+def test_as_many_processes_as_without_a_seed(
+    dataset: PreprocessedDataset, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", str(processes))
+    asked: dict[str, list[int]] = {"nnunet": [], "seeded": []}
+
+    class Augmenter:
+        """Notes how many processes it is asked for and starts none."""
+
+        def __init__(self, whose: str, processes: int) -> None:
+            asked[whose].append(processes)
+
+        def __next__(self) -> None: ...
+
+        def restart(self) -> None: ...
+
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.NonDetMultiThreadedAugmenter",
+        lambda num_processes, **_: Augmenter("nnunet", num_processes),
+    )
+    monkeypatch.setattr(
+        "nnunetv2_sikd.trainers.seeded.MultiThreadedAugmenter",
+        lambda loader, transform, num_processes, **_: Augmenter("seeded", num_processes),
+    )
+    for name in (STOCK.replace("_seed1", ""), STOCK):
+        trainer = make_trainer(dataset, name)
+        trainer.initialize()
+        trainer.get_dataloaders()
+    assert asked["nnunet"] == asked["seeded"]
+    assert len(asked["nnunet"]) == 2
