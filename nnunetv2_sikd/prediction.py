@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -44,6 +44,8 @@ def predict(
 ) -> None:
     """Predict a folder of images with one trained fold; predictions that are there and whole stay.
 
+    But those of an image that was exchanged since, which its SHA-256 in ``predicted_with.json`` tells.
+
     Writes ``prediction_cost.json`` beside them: seconds, cases, device and peak memory of the largest process of the
     run that made the last ones (no seconds if that one was killed before it could tell).
 
@@ -71,22 +73,28 @@ def predict(
         )
     read_checkpoint(model / "checkpoint_final.pth")  # nnU-Net, which loads it next, would execute what it holds
     ending = planned.dataset_json["file_ending"]
-    made_by = _made_by(model, images)
-    _refuse_others(output, made_by, ending)
-    missing = [case for case in cases if not is_whole(output / f"{case}{ending}")]
+    check_output(output)
+    files = {case: images_of(images, case, planned.dataset_json) for case in cases}
+    made_by = _made_by(model, images, [file for several in files.values() for file in several])
+    changed = _changed_since(_refuse_others(output, made_by, ending), made_by)
+    missing = [
+        case
+        for case in cases
+        if not is_whole(output / f"{case}{ending}") or any(file.name in changed for file in files[case])
+    ]
     if missing and hasattr(variants, trainer):  # whatever others keep in theirs
         check_trained_by(model / "checkpoint_final.pth", trainer)
     if missing:
         check_device(device)
     _check_images(images, missing, planned)
+    for case in missing:  # before the images are noted that the new ones are made from
+        (output / f"{case}{ending}").unlink(missing_ok=True)
     _claim(output, made_by)
     if not missing:
         print(f"{output}: all {len(cases)} cases already predicted")
         if not (output / COST_FILE).is_file():
             write_json(output / COST_FILE, {"seconds": None, "cases": 0, "device": device, "peak_memory_mb": None})
         return
-    for case in missing:
-        (output / f"{case}{ending}").unlink(missing_ok=True)
     command = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", planned.plans.dataset_name]
     command += ["-c", configuration, "-p", plans, "-f", str(fold), "-tr", trainer, "-device", device]
     command += ["-npp", str(num_processes), "-nps", str(num_processes), "--continue_prediction"]
@@ -110,22 +118,41 @@ def _check_images(images: Path, cases: Sequence[str], planned: PlannedConfigurat
         check_images(images_of(images, case, planned.dataset_json), reader, channels)
 
 
-def _made_by(model: Path, images: Path) -> dict[str, str]:
-    with (model / "checkpoint_final.pth").open("rb") as checkpoint:
-        return {"model": str(model), "checkpoint_sha256": _sha256(checkpoint), "images": os.path.realpath(images)}
+def _made_by(model: Path, images: Path, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "model": str(model),
+        "checkpoint_sha256": _sha256(model / "checkpoint_final.pth"),
+        "images": os.path.realpath(images),
+        "image_sha256": {
+            file.name: _sha256(file) for file in tqdm(files, desc="Reading images", unit="file") if file.is_file()
+        },
+    }
 
 
-def _refuse_others(output: Path, made_by: Mapping[str, str], ending: str) -> None:
-    """Refuse a folder that holds predictions of another training or other images, or what is no prediction."""
-    check_output(output)
+def _changed_since(earlier: Mapping[str, Any], made_by: Mapping[str, Any]) -> set[str]:
+    """Names of the images that are others than in an earlier run; it may have known fewer, or noted none."""
+    before, now = earlier.get("image_sha256"), made_by["image_sha256"]
+    return {name for name in now if before.get(name, now[name]) != now[name]} if isinstance(before, dict) else set()
+
+
+def _refuse_others(output: Path, made_by: Mapping[str, Any], ending: str) -> dict[str, Any]:
+    """Refuse a folder that holds predictions of another training or other images, or what is no prediction.
+
+    Returns:
+        What the run before noted of itself; empty where there was none.
+    """
     file = output / _MODEL_FILE
+    other: dict[str, Any] = {}
     if file.is_file():
         try:
             other = dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             other = {}
-        # The model may have been moved since; whoever wrote no images knew of one folder only.
-        same_images = other.get("images", made_by["images"]) == made_by["images"]
+        # Model and images may have been moved since; whoever wrote no images knew of one folder only.
+        same_images = (
+            other.get("images", made_by["images"]) == made_by["images"]
+            or other.get("image_sha256") == made_by["image_sha256"]
+        )
         if other.get("checkpoint_sha256") != made_by["checkpoint_sha256"] or not same_images:
             raise SIKDError(
                 f"{output}: holds predictions of another training or of other images ({file.name} tells); delete it, "
@@ -133,9 +160,10 @@ def _refuse_others(output: Path, made_by: Mapping[str, str], ending: str) -> Non
             )
     elif output.is_dir() and any(output.glob(f"*{ending}")):
         raise SIKDError(f"{output}: holds files that this command did not write; name another folder with -o")
+    return other
 
 
-def _claim(output: Path, made_by: Mapping[str, str]) -> None:
+def _claim(output: Path, made_by: Mapping[str, Any]) -> None:
     """Note whose predictions, and of what, a folder holds."""
     make_folder(output)
     try:
@@ -144,10 +172,11 @@ def _claim(output: Path, made_by: Mapping[str, str]) -> None:
         raise cannot_write(output, error) from error
 
 
-def _sha256(stream: IO[bytes]) -> str:
+def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
-    while block := stream.read(2**20):
-        digest.update(block)
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
     return digest.hexdigest()
 
 

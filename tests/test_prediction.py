@@ -116,6 +116,36 @@ def test_another_training_or_other_images_are_refused(nnunet: NnUNet, tmp_path: 
     assert nnunet.predict() == []
 
 
+def test_an_image_exchanged_under_its_name_is_predicted_again(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.ones((3, 8, 8), np.uint8)), str(nnunet.images / "b_0001.nii.gz")
+    )
+    nnunet.stops_after = 0
+    with pytest.raises(SIKDError, match="prediction failed for 1 of 1 cases"):
+        nnunet.predict()
+    assert not (nnunet.output / "b.nii.gz").exists()  # of the image that was
+    nnunet.stops_after = None
+    assert nnunet.predict() == ["b"]
+    assert nnunet.predict() == []
+
+
+def test_images_that_were_moved_are_the_same(nnunet: NnUNet, tmp_path: Path) -> None:
+    nnunet.predict()
+    moved = nnunet.images.rename(tmp_path / "moved")
+    assert nnunet.predict(images=moved) == []
+
+
+def test_predictions_of_an_earlier_version_stay(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    file = nnunet.output / "predicted_with.json"
+    record = json.loads(file.read_text())
+    del record["image_sha256"]
+    file.write_text(json.dumps(record))
+    assert nnunet.predict() == []
+    assert "image_sha256" in json.loads(file.read_text())
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "[1]"])
 def test_damaged_claim_is_refused(nnunet: NnUNet, content: str) -> None:
     nnunet.predict()
