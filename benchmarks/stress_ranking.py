@@ -39,17 +39,19 @@ def main() -> None:
     with (args.stress / "stress.csv").open(newline="") as stream:
         dice = mean_dice(Score.from_row(row) for row in csv.DictReader(stream))
     frame = pd.read_csv(args.scores)
-    unseen = frame[frame.test == args.test].groupby(["arm", "seed"]).dice.mean()
+    frame["key"] = frame.arm + "_" + frame.training
+    of_patients = frame[frame.test == args.test].groupby(["key", "patient"]).dice.mean()
+    unseen = of_patients.groupby("key").mean()
     points = []
     for training in specification.trainings():
-        if training.trainer in dice and (training.arm, training.seed) in unseen.index:
+        if training.trainer in dice and training.key in unseen.index:
             points.append(
                 {
                     "arm": training.arm,
                     "seed": training.seed,
                     "no_shift": float(np.mean(list(without_shift(dice[training.trainer]).values()))),
                     "simulated": float(np.mean(list(under_shift(dice[training.trainer]).values()))),
-                    "unseen": float(unseen[training.arm, training.seed]),
+                    "unseen": float(unseen[training.key]),
                 }
             )
     means: dict[str, dict[str, float]] = {}
