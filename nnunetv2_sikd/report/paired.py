@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from nnunetv2_sikd.report.results import Results
 from nnunetv2_sikd.report.tables import PRIMARY
 
 _COLUMNS = 3
+_LETTERS = 12  # of an arm's title in a line below its column
 
 
 def paired_plots(results: Results) -> list[Picture]:
@@ -36,7 +38,7 @@ def _draw(results: Results, test: str, scores: dict[str, PatientScores]) -> Pict
     width = {1: 2.6, 2: 3.9}.get(columns, WIDTH)
     figure = new_figure(2.9 * rows, width)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    titles = [results.specification.arm_title(arm).replace(" ", "\n", 1) for arm in next(iter(scores.values())).arms]
+    titles = [fill(results.specification.arm_title(arm), _LETTERS) for arm in next(iter(scores.values())).arms]
     told = []
     for axes, (label, found) in zip(panels, scores.items(), strict=False):
         pairs = found.values.mean(axis=1)  # over trainings: (2, patients)

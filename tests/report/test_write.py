@@ -134,6 +134,17 @@ def test_pictures_that_cannot_be_drawn_are_told_without_the_folder(nnunet_folder
     assert str(nnunet_folders) not in text
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # matplotlib's, of axes that have no room left
+def test_long_titles_leave_room_for_the_plots(nnunet_folders: Path) -> None:
+    benchmark = make_benchmark(nnunet_folders, patients=3)
+    written = benchmark.file.read_text(encoding="utf-8")
+    title = "stock nnU-Net, as many iterations as the other one that is recommended"
+    benchmark.file.write_text(re.sub(r"(title: ).*nnU-Net.*", rf"\1{title}", written), encoding="utf-8")
+    layout = Layout.of(benchmark.file, benchmark.layout.output)
+    assert layout.specification.arm_title("stock") == title
+    write_report(layout)
+
+
 class TestCommand:
     def test_writes_the_report_of_some_arms(self, nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
         benchmark = make_benchmark(nnunet_folders, arms=("stock", "sikd", "da5"), patients=3)
