@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -40,11 +41,12 @@ def main() -> None:
         dice = mean_dice(Score.from_row(row) for row in csv.DictReader(stream))
     frame = pd.read_csv(args.scores)
     frame["key"] = frame.arm + "_" + frame.training
-    of_patients = frame[frame.test == args.test].groupby(["key", "patient"]).dice.mean()
-    unseen = of_patients.groupby("key").mean()
+    of_labels = frame[frame.test == args.test].groupby(["key", "label", "patient"]).dice.mean()
+    unseen = of_labels.groupby(["key", "patient"]).mean().groupby("key").mean()
+    fold = json.loads((args.stress / "stress.json").read_text(encoding="utf-8"))["settings"]["fold"]
     points = []
     for training in specification.trainings():
-        if training.trainer in dice and training.key in unseen.index:
+        if training.fold == fold and training.trainer in dice and training.key in unseen.index:
             points.append(
                 {
                     "arm": training.arm,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -17,6 +19,7 @@ from filelock import FileLock, Timeout
 from nnunetv2_sikd.errors import SIKDError
 
 _PATIENCE_SECONDS = 5.0
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # some network file systems
 _LONGEST_NAME = 255  # bytes, of the common file systems
 # Windows gives these to devices, in any folder and with any ending.
 _DEVICES = ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10)))
@@ -96,6 +99,8 @@ def written_whole(file: Path) -> Iterator[Path]:
 def only_here(lock_file: Path, refusal: str) -> Iterator[None]:
     """Keep a second process out, which would write the same files; not on file systems without locks.
 
+    The lock goes with the process, however that ends; its file stays, since another process may wait for it.
+
     Args:
         lock_file: What both look at; its folder must exist.
         refusal: What the second one is told.
@@ -103,12 +108,17 @@ def only_here(lock_file: Path, refusal: str) -> Iterator[None]:
     Raises:
         SIKDError: Another process is there.
     """
-    lock = FileLock(lock_file)
+    # Without locks of the system newer versions would leave a file instead, which outlives a killed process.
+    newer = "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
+    options: dict[str, Any] = {"fallback_to_soft": False} if newer else {}
+    lock = FileLock(lock_file, **options)
     try:
-        with suppress(NotImplementedError):  # a file system without locks
-            lock.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise SIKDError(refusal) from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
     try:
         yield
     finally:

@@ -44,7 +44,7 @@ def predict(
 ) -> None:
     """Predict a folder of images with one trained fold; predictions that are there and whole stay.
 
-    But those of an image that was exchanged since, which its SHA-256 in ``predicted_with.json`` tells.
+    But those of images that were exchanged since, which their SHA-256 in ``predicted_with.json`` tells.
 
     Writes ``prediction_cost.json`` beside them: seconds, cases, device and peak memory of the largest process of the
     run that made the last ones (no seconds if that one was killed before it could tell).
@@ -73,15 +73,11 @@ def predict(
         )
     read_checkpoint(model / "checkpoint_final.pth")  # nnU-Net, which loads it next, would execute what it holds
     ending = planned.dataset_json["file_ending"]
-    check_output(output)
-    files = {case: images_of(images, case, planned.dataset_json) for case in cases}
-    made_by = _made_by(model, images, [file for several in files.values() for file in several])
-    changed = _changed_since(_refuse_others(output, made_by, ending), made_by)
-    missing = [
-        case
-        for case in cases
-        if not is_whole(output / f"{case}{ending}") or any(file.name in changed for file in files[case])
-    ]
+    made_by = _made_by(model, images)
+    earlier = _refuse_others(output, made_by, ending)
+    made_by["image_sha256"] = _hashes(images, cases, planned)
+    changed = _changed_since(earlier, made_by, output)
+    missing = [case for case in cases if not is_whole(output / f"{case}{ending}") or case in changed]
     if missing and hasattr(variants, trainer):  # whatever others keep in theirs
         check_trained_by(model / "checkpoint_final.pth", trainer)
     if missing:
@@ -118,29 +114,40 @@ def _check_images(images: Path, cases: Sequence[str], planned: PlannedConfigurat
         check_images(images_of(images, case, planned.dataset_json), reader, channels)
 
 
-def _made_by(model: Path, images: Path, files: Sequence[Path]) -> dict[str, Any]:
-    return {
-        "model": str(model),
-        "checkpoint_sha256": _sha256(model / "checkpoint_final.pth"),
-        "images": os.path.realpath(images),
-        "image_sha256": {
-            file.name: _sha256(file) for file in tqdm(files, desc="Reading images", unit="file") if file.is_file()
-        },
-    }
+def _made_by(model: Path, images: Path) -> dict[str, Any]:
+    checkpoint = _sha256(model / "checkpoint_final.pth")
+    return {"model": str(model), "checkpoint_sha256": checkpoint, "images": os.path.realpath(images)}
 
 
-def _changed_since(earlier: Mapping[str, Any], made_by: Mapping[str, Any]) -> set[str]:
-    """Names of the images that are others than in an earlier run; it may have known fewer, or noted none."""
+def _hashes(images: Path, cases: Sequence[str], planned: PlannedConfiguration) -> dict[str, list[str]]:
+    """SHA-256 of each case's files: its channels, and the spacing that lies beside a TIFF."""
+    hashes = {}
+    for case in tqdm(cases, desc="Reading images", unit="case"):
+        files = [*images_of(images, case, planned.dataset_json), images / f"{case}.json"]
+        hashes[case] = [_sha256(file) for file in files if file.is_file()]
+    return hashes
+
+
+def _changed_since(earlier: Mapping[str, Any], made_by: Mapping[str, Any], output: Path) -> set[str]:
+    """Cases with other images than those that earlier predictions were made from; an earlier version noted none.
+
+    Raises:
+        SIKDError: None is as it was, in another folder: other images altogether.
+    """
     before, now = earlier.get("image_sha256"), made_by["image_sha256"]
-    return {name for name in now if before.get(name, now[name]) != now[name]} if isinstance(before, dict) else set()
+    changed = {case for case in now if isinstance(before, dict) and before.get(case) != now[case]}
+    if earlier.get("images", made_by["images"]) != made_by["images"] and (changed or not isinstance(before, dict)):
+        raise SIKDError(_of_others(output))
+    return changed
 
 
 def _refuse_others(output: Path, made_by: Mapping[str, Any], ending: str) -> dict[str, Any]:
-    """Refuse a folder that holds predictions of another training or other images, or what is no prediction.
+    """Refuse a folder that holds predictions of another training, or what is no prediction.
 
     Returns:
         What the run before noted of itself; empty where there was none.
     """
+    check_output(output)
     file = output / _MODEL_FILE
     other: dict[str, Any] = {}
     if file.is_file():
@@ -148,19 +155,19 @@ def _refuse_others(output: Path, made_by: Mapping[str, Any], ending: str) -> dic
             other = dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             other = {}
-        # Model and images may have been moved since; whoever wrote no images knew of one folder only.
-        same_images = (
-            other.get("images", made_by["images"]) == made_by["images"]
-            or other.get("image_sha256") == made_by["image_sha256"]
-        )
-        if other.get("checkpoint_sha256") != made_by["checkpoint_sha256"] or not same_images:
-            raise SIKDError(
-                f"{output}: holds predictions of another training or of other images ({file.name} tells); delete it, "
-                "or name another folder with -o"
-            )
+        # The model may have been moved since.
+        if other.get("checkpoint_sha256") != made_by["checkpoint_sha256"]:
+            raise SIKDError(_of_others(output))
     elif output.is_dir() and any(output.glob(f"*{ending}")):
         raise SIKDError(f"{output}: holds files that this command did not write; name another folder with -o")
     return other
+
+
+def _of_others(output: Path) -> str:
+    return (
+        f"{output}: holds predictions of another training or of other images ({_MODEL_FILE} tells); delete it, or name "
+        "another folder with -o"
+    )
 
 
 def _claim(output: Path, made_by: Mapping[str, Any]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
@@ -114,7 +112,11 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         return training_is_done(folder) and ("--npz" not in options or _has_probabilities(folder, ending))
 
     if not is_done():
-        with _alone_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Benchmarks share trainings: two of them may come to the same one, and would write the same checkpoints.
+        # nnUNetv2_train itself knows no lock, nor does one keep it that outlives this process.
+        refusal = f"{folder}: another process is training it; wait for it, or run another fold or trainer"
+        with only_here(folder / ".training.lock", refusal):
             # Another process may have just ended it.
             if not is_done():
                 _run_or_continue(planned, trainer, fold, options)
@@ -146,32 +148,13 @@ def _run_or_continue(planned: PlannedConfiguration, trainer: str, fold: int | st
         )
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep out a second training of the same fold, which would write the same checkpoints.
-
-    Benchmarks share trainings, so two of them may come to the same one. ``nnUNetv2_train`` itself knows no lock.
-
-    Raises:
-        SIKDError: There is one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".training.lock"
-    with only_here(lock, f"{folder}: another process is training it; wait for it, or run another fold or trainer"):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # not on Windows while it is held
-                lock.unlink()
-                # What nnU-Net has written nothing into: fold, trainer, data set.
-                for empty in (folder, *folder.parents[:2]):
-                    empty.rmdir()
-
-
 def _has_probabilities(folder: Path, ending: str) -> bool:
     """Whether the final validation saved the probabilities of every case, whole."""
     summary = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
-    files = [Path(case["prediction_file"]).name for case in summary["metric_per_case"]]
+    try:
+        files = [Path(case["prediction_file"]).name for case in summary["metric_per_case"]]
+    except (KeyError, TypeError):
+        return False  # not as nnU-Net writes it; its validation does so anew
     return all(zipfile.is_zipfile(folder / "validation" / f"{name.removesuffix(ending)}.npz") for name in files)
 
 

@@ -106,7 +106,9 @@ def test_another_training_or_other_images_are_refused(nnunet: NnUNet, tmp_path: 
     other = tmp_path / "other_images"
     other.mkdir()
     for channel in range(2):
-        write_image(other / f"a_{channel:04d}.nii.gz")
+        SimpleITK.WriteImage(
+            SimpleITK.GetImageFromArray(np.ones((3, 8, 8), np.uint8)), str(other / f"a_{channel:04d}.nii.gz")
+        )
     with pytest.raises(SIKDError, match="holds predictions of another training or of other images"):
         nnunet.predict(images=other)
     nnunet.train("other weights")
@@ -128,6 +130,24 @@ def test_an_image_exchanged_under_its_name_is_predicted_again(nnunet: NnUNet) ->
     nnunet.stops_after = None
     assert nnunet.predict() == ["b"]
     assert nnunet.predict() == []
+
+
+def test_an_image_that_was_away_and_comes_back_changed_is_predicted_again(nnunet: NnUNet, tmp_path: Path) -> None:
+    nnunet.predict()
+    for channel in range(2):
+        (nnunet.images / f"b_{channel:04d}.nii.gz").rename(tmp_path / f"b_{channel:04d}.nii.gz")
+    assert nnunet.predict() == []
+    for channel in range(2):
+        SimpleITK.WriteImage(
+            SimpleITK.GetImageFromArray(np.ones((3, 8, 8), np.uint8)), str(nnunet.images / f"b_{channel:04d}.nii.gz")
+        )
+    assert nnunet.predict() == ["b"]
+
+
+def test_a_spacing_beside_the_image_belongs_to_it(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    (nnunet.images / "c.json").write_text('{"spacing": [1, 1, 2]}')
+    assert nnunet.predict() == ["c"]
 
 
 def test_images_that_were_moved_are_the_same(nnunet: NnUNet, tmp_path: Path) -> None:

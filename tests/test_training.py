@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from nnunetv2_sikd import training
 from nnunetv2_sikd.errors import SIKDError
@@ -100,12 +102,21 @@ def test_what_another_process_has_just_trained_is_not_trained_again(
     assert not checks
 
 
-def test_a_training_that_never_began_leaves_no_folder(
-    planned: PlannedConfiguration, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_system_without_locks_can_be_trained_on(
+    planned: PlannedConfiguration, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "run", lambda *_: 1)
-    with pytest.raises(SIKDError, match="failed"):
-        training.train_stock(planned, "nnUNetTrainer", 0, [])
-    results = folder.parents[2]
-    assert results.is_dir()
-    assert not list(results.iterdir())
+    def refuse(lock: FileLock) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(FileLock, "_acquire", refuse)
+    training.train_stock(planned, "nnUNetTrainer", 0, [])
+    assert len(started) == 1
+
+
+def test_a_summary_that_is_none_of_nnunets_is_made_anew(
+    planned: PlannedConfiguration, folder: Path, started: list[list[str]]
+) -> None:
+    finish(folder, CASES)
+    (folder / "validation" / "summary.json").write_text("{}")
+    training.train_stock(planned, "nnUNetTrainer", 0, ["--npz"])
+    assert started[0][-2:] == ["--npz", "--val"]

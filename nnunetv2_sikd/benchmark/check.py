@@ -122,8 +122,10 @@ def _check_trainer(name: str) -> None:
     if isinstance(ours, type) and issubclass(ours, nnUNetTrainer):
         return
     try:
-        find_trainer(name, "arms")
+        find_trainer(name, "trainer")
     except SIKDError as error:
+        if isinstance(error.__cause__, (ImportError, SyntaxError, NameError)):
+            raise
         raise SIKDError(
             f"there is no trainer {name}; nnUNetv2_sikd doctor lists this package's, and only those and nnUNetTrainer "
             "and nnUNetTrainerDA5 take 'seeds' and 'schedule'"

@@ -83,7 +83,8 @@ class SkiplessUNet(nn.Module):
         network: A freshly built ``PlainConvUNet`` or ``ResidualEncoderUNet`` (2D or 3D); it is taken apart.
         deep_skips: Keep all skip connections but that of full resolution.
         averages: Whether the images are class averages. In evaluation mode, zero padding around those is treated as
-            background (see ``networks/padding.py``); in a label map zeros are background anyway.
+            background (see ``networks/padding.py``); in a label map zeros are background anyway, and images are padded
+            with zeros in training too.
 
     Raises:
         SIKDError: The network has no decoder whose skips could be removed.

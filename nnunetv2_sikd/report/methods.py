@@ -27,7 +27,8 @@ def methods(results: Results) -> list[tuple[str, str]]:
             "trainings (seeds, folds): trainings and patients are resampled independently (pigeonhole bootstrap, Owen "
             "2007, in numpy since no library has it); the standard deviation of these means times the t quantile of "
             "Satterthwaite's degrees of freedom. Of several folds with several seeds, a fold's mean over its seeds is "
-            "one training. With few trainings that differ, these intervals are wide.",
+            "one training, in these and in the differences; tables of means and plots count every training. "
+            "With few trainings that differ, these intervals are wide.",
         ),
         (
             "Tests",

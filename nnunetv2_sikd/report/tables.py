@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -110,8 +109,8 @@ def _compare(
             for metric in COMPARED:
                 scores = patient_scores(frame, (baseline, arm), test, label, metric)
                 of_trainings = [folds[training] for training in scores.trainings]
-                scores = replace(scores, values=independent(scores.values, of_trainings))
-                differences = scores.differences()
+                of_baseline, of_arm = independent(scores.values, of_trainings)
+                differences = of_arm - of_baseline
                 if not differences.size:
                     continue
                 low, high = interval(differences)
@@ -130,8 +129,8 @@ def _compare(
                         "test": test,
                         "label": label,
                         "metric": metric,
-                        "mean_baseline": float(scores.values[0].mean()),
-                        "mean_arm": float(scores.values[1].mean()),
+                        "mean_baseline": float(of_baseline.mean()),
+                        "mean_arm": float(of_arm.mean()),
                         "difference": float(differences.mean()),
                         "low": low,
                         "high": high,

@@ -28,8 +28,13 @@ def find_trainer(name: str, option: str) -> type[nnUNetTrainer]:
     try:
         with redirect_stdout(StringIO()):
             found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
-    # ImportError of a broken module on the way, AssertionError of a class that is no trainer, TypeError of no class.
-    except (RuntimeError, ImportError, AssertionError, TypeError) as error:
+    except (ImportError, SyntaxError, NameError) as error:  # of the user's own file, most likely
+        raise SIKDError(
+            f"{option} {name}: a module of the folders in nnUNet_extTrainer cannot be imported "
+            f"({type(error).__name__}: {error}); mend it, or take its folder out"
+        ) from error
+    # AssertionError of a class that is no trainer, TypeError of what is no class.
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise SIKDError(
             f"{option} {name}: nnU-Net finds no such trainer; nnUNetv2_sikd doctor lists this package's, and "
             "nnUNet_extTrainer must name the folder of any other"

@@ -156,12 +156,14 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         self.print_to_log_file(f"SIKD student: {self.my_init_kwargs['sikd']!a}")
 
     def _check_teacher_dice(self) -> None:
-        """Log and record the teacher's Dice per class; refuse a teacher that is blind to one of them."""
+        """Log the teacher's Dice per class; at the begin record it, and refuse a teacher that is blind to a class."""
         dice = {name: round(value, 4) for name, value in zip(self._class_names(), self._teacher_dice(), strict=True)}
         # In ASCII: nnU-Net writes its log in the system's encoding, which may lack letters of the labels' names.
         self.print_to_log_file(f"Teacher's pseudo Dice on {self.sikd.teacher_input} validation patches: {dice!a}")
         if "teacher_pseudo_dice" in self.my_init_kwargs["sikd"]:
-            return  # continued: this very teacher was accepted, on other patches than these
+            # Continued: this very teacher was accepted, on other patches. (They are drawn all the same, so that a
+            # training with a seed goes on with the batches that it would have had.)
+            return
         # A class of no validation patch has no Dice. A mean would hide the one class that is not seen.
         poor = [name for name, value in dice.items() if value < self.sikd.minimum_teacher_dice]
         self.my_init_kwargs["sikd"].update(teacher_pseudo_dice=dice, teacher_forced=bool(poor))

@@ -224,7 +224,7 @@ class WithOwnRandomness(BasicTransform):
         """Apply the transform, seeded with the next random number."""
         before = torch.get_rng_state()
         try:
-            seed = torch.randint(2**62, (1,)).item() if self.seeded else np.random.randint(2**62)
+            seed = torch.randint(2**62, (1,)).item() if self.seeded else np.random.randint(2**62, dtype=np.int64)
             # The generator of the CPU alone: a forked process of the data loader cannot reach a GPU's.
             torch.default_generator.manual_seed(int(seed))
             result: dict[str, Any] = self.transform(**data_dict)

@@ -172,7 +172,9 @@ def test_trainers_that_cannot_be_imported(folder: Path, tmp_path: Path, monkeypa
     (tmp_path / "theirs" / "mine.py").write_text("import not_installed_anywhere\n")
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "theirs"))
     arms = {"stock": "nnUNetTrainer", "mine": "nnUNetTrainerBroken"}
-    assert "there is no trainer nnUNetTrainerBroken" in refused(folder, arms=arms, seeds=[], schedule=None)
+    message = refused(folder, arms=arms, seeds=[], schedule=None)
+    assert "cannot be imported (ModuleNotFoundError: No module named 'not_installed_anywhere')" in message
+    assert "trainer nnUNetTrainerBroken" in message
 
 
 @pytest.mark.parametrize("name", ["torch", "isdir", "nnUNetTrainerOfNobody"])
