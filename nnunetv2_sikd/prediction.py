@@ -132,7 +132,7 @@ def _changed_since(earlier: Mapping[str, Any], made_by: Mapping[str, Any], outpu
     """Cases with other images than those that earlier predictions were made from; an earlier version noted none.
 
     Raises:
-        SIKDError: None is as it was, in another folder: other images altogether.
+        SIKDError: They lie in another folder, too: these are other images altogether.
     """
     before, now = earlier.get("image_sha256"), made_by["image_sha256"]
     changed = {case for case in now if isinstance(before, dict) and before.get(case) != now[case]}

@@ -112,7 +112,13 @@ def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, op
         return training_is_done(folder) and ("--npz" not in options or _has_probabilities(folder, ending))
 
     if not is_done():
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = (
+                f"{folder}: cannot be made ({error.strerror or error}); check permissions and space of nnUNet_results"
+            )
+            raise SIKDError(told) from error
         # Benchmarks share trainings: two of them may come to the same one, and would write the same checkpoints.
         # nnUNetv2_train itself knows no lock, nor does one keep it that outlives this process.
         refusal = f"{folder}: another process is training it; wait for it, or run another fold or trainer"

@@ -113,6 +113,15 @@ def test_a_file_system_without_locks_can_be_trained_on(
     assert len(started) == 1
 
 
+def test_results_that_cannot_be_written_are_told(
+    planned: PlannedConfiguration, folder: Path, started: list[list[str]]
+) -> None:
+    folder.parents[1].write_text("a file where the data set's folder belongs")
+    with pytest.raises(SIKDError, match=r"fold_0: cannot be made \(Not a directory\); check permissions"):
+        training.train_stock(planned, "nnUNetTrainer", 0, [])
+    assert not started
+
+
 def test_a_summary_that_is_none_of_nnunets_is_made_anew(
     planned: PlannedConfiguration, folder: Path, started: list[list[str]]
 ) -> None:
