@@ -192,6 +192,7 @@ def test_as_many_processes_as_without_a_seed(
     dataset: PreprocessedDataset, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", str(processes))
+    monkeypatch.setattr("os.cpu_count", lambda: 64)  # nnU-Net takes no more processes than there are cores
     asked: dict[str, list[int]] = {"nnunet": [], "seeded": []}
 
     class Augmenter:
@@ -217,4 +218,5 @@ def test_as_many_processes_as_without_a_seed(
         trainer.initialize()
         trainer.get_dataloaders()
     assert asked["nnunet"] == asked["seeded"]
+    assert asked["nnunet"][0] == processes
     assert len(asked["nnunet"]) == 2
