@@ -17,7 +17,7 @@ from nnunetv2_sikd.report.tables import PRIMARY
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Lines under one heading.
 
     Attributes:
@@ -28,7 +28,7 @@ class _Group:
 
     title: str
     rows: Sequence[tuple[str, float, float, float]]
-    margin: float | None
+    margin: float | None = None
 
 
 def forest_plots(results: Results) -> list[Picture]:
@@ -38,7 +38,7 @@ def forest_plots(results: Results) -> list[Picture]:
         return []
     if len(arms) == 1:
         groups = [
-            _Group(
+            Group(
                 results.title(test.key),
                 [_line(_label(row["label"]), row) for row in results.compared(arms[0], test.key).to_dict("records")],
                 _margin(results, test.key),
@@ -56,42 +56,21 @@ def forest_plots(results: Results) -> list[Picture]:
     ]
 
 
-def _by_label(results: Results, test: str) -> list[_Group]:
+def _by_label(results: Results, test: str) -> list[Group]:
     groups = []
     for label in reversed(results.labels(test)):  # the mean first
         rows = results.compared(test=test)
         found = rows[rows["label"] == label].to_dict("records")
         if found:
             lines = [_line(results.specification.arm_title(row["arm"]), row) for row in found]
-            groups.append(_Group(_label(label), lines, _margin(results, test)))
+            groups.append(Group(_label(label), lines, _margin(results, test)))
     return groups
 
 
-def _draw(groups: Sequence[_Group], name: str, what: str, results: Results) -> Picture:
-    lines = sum(len(group.rows) + 1 for group in groups)
-    figure = new_figure(0.9 + 0.24 * lines)
+def _draw(groups: Sequence[Group], name: str, what: str, results: Results) -> Picture:
+    figure = new_figure(forest_height(groups))
     axes = figure.subplots()
-    axes.axvline(0, color="black", linewidth=0.9)
-    y, ticks, margins = 0.0, [], False
-    for group in groups:
-        ticks.append((y, group.title, True))
-        top = y
-        for title, difference, low, high in group.rows:
-            y -= 1
-            ticks.append((y, title, False))
-            _draw_line(axes, y, difference, low, high)
-        if group.margin is not None:
-            margins = True
-            axes.plot([-group.margin] * 2, [top - 0.4, y - 0.5], color=WORSE, linestyle=(0, (2, 2)), linewidth=1.2)
-        y -= 1.3
-    axes.set_yticks([tick[0] for tick in ticks], [tick[1] for tick in ticks])
-    for text, (_, _, heading) in zip(axes.get_yticklabels(), ticks, strict=True):
-        text.set_fontweight("bold" if heading else "normal")
-    axes.set_ylim(y + 0.6, 0.8)
-    axes.tick_params(axis="y", length=0)
-    plain(axes)
-    axes.locator_params(axis="x", nbins=6)
-    axes.spines["left"].set_visible(False)
+    draw_groups(axes, groups)
     baseline = results.specification.arm_title(results.specification.baseline)
     axes.set_xlabel(f"Dice difference from {baseline}\n← worse        better →", fontsize=9)
     told = "; ".join(
@@ -102,9 +81,38 @@ def _draw(groups: Sequence[_Group], name: str, what: str, results: Results) -> P
     caption = (
         f"Dice difference from {baseline} and its 95 % interval: {what}. Blue: better, orange: worse, grey: not clear."
     )
-    if margins:
+    if any(group.margin is not None for group in groups):
         caption += f" Dotted: the margin of non-inferiority ({results.specification.non_inferiority_margin:g})."
     return Picture(name, as_svg(figure), f"Forest plot of Dice differences. {told}.", caption, WIDTH)
+
+
+def forest_height(groups: Sequence[Group]) -> float:
+    """Inches that a forest plot of these groups takes, with its axis."""
+    return 0.9 + 0.24 * sum(len(group.rows) + 1 for group in groups)
+
+
+def draw_groups(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draw differences and intervals around 0: a line each, under the headings of their groups."""
+    axes.axvline(0, color="black", linewidth=0.9)
+    y, ticks = 0.0, []
+    for group in groups:
+        ticks.append((y, group.title, True))
+        top = y
+        for title, difference, low, high in group.rows:
+            y -= 1
+            ticks.append((y, title, False))
+            _draw_line(axes, y, difference, low, high)
+        if group.margin is not None:
+            axes.plot([-group.margin] * 2, [top - 0.4, y - 0.5], color=WORSE, linestyle=(0, (2, 2)), linewidth=1.2)
+        y -= 1.3
+    axes.set_yticks([tick[0] for tick in ticks], [tick[1] for tick in ticks])
+    for text, (_, _, heading) in zip(axes.get_yticklabels(), ticks, strict=True):
+        text.set_fontweight("bold" if heading else "normal")
+    axes.set_ylim(y + 0.6, 0.8)
+    axes.tick_params(axis="y", length=0)
+    plain(axes)
+    axes.locator_params(axis="x", nbins=6)
+    axes.spines["left"].set_visible(False)
 
 
 def _draw_line(axes: Axes, y: float, difference: float, low: float, high: float) -> None:

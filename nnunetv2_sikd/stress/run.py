@@ -5,56 +5,42 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.paths import nnUNet_raw
 from tqdm import tqdm
 
 from nnunetv2_sikd.devices import check_device
 from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.evaluation.labels import LabelTable
 from nnunetv2_sikd.figures.cases import validation_cases
 from nnunetv2_sikd.figures.drawing import save_table
-from nnunetv2_sikd.figures.networks import build_network
 from nnunetv2_sikd.files import only_here, write_json, write_text
 from nnunetv2_sikd.folders import cannot_write, make_folder
 from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.raw_cases import check_case, training_cases
-from nnunetv2_sikd.stress.scores import Score, mean_dice, summary_table
-from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION, Image, Label, Shift, ranges_of, shifted
-from nnunetv2_sikd.stress.show import draw_curves, draw_shifts
+from nnunetv2_sikd.stress.examples import examples, median_case, one_of_each
+from nnunetv2_sikd.stress.predict import (
+    RawCase,
+    dice_by_label,
+    in_plane,
+    load_case,
+    predictor_of,
+    preprocessed,
+    raw_files,
+    segmented,
+)
+from nnunetv2_sikd.stress.scores import Score, by_seed, differences, mean_dice, summary_table
+from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION, Image, Shift, ranges_of, shifted
+from nnunetv2_sikd.stress.show import draw_curves, draw_differences, draw_shifts
 from nnunetv2_sikd.trainers import variants
-from nnunetv2_sikd.trainers.lookup import find_trainer
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 from nnunetv2_sikd.training import check_trained_by, fold_folder
 
 _RECORD, _SCORES = "stress.json", "stress.csv"
-
-
-@dataclass(frozen=True)
-class RawCase:
-    """A validation case before any preprocessing.
-
-    Attributes:
-        name: Case identifier.
-        image: ``(C, Z, Y, X)``.
-        label: ``(1, Z, Y, X)``.
-        properties: What nnU-Net's reader tells of the image.
-    """
-
-    name: str
-    image: Image
-    label: Label
-    properties: dict[str, Any]
 
 
 def stress(
@@ -86,7 +72,9 @@ def stress(
         patient: Regular expression that finds the patient in a case's name; None if each case is another patient.
 
     Returns:
-        ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``shifts.png``.
+        ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``shifts.png`` (what
+        the shifts look like), ``examples.png`` (what the trainers find under the strongest ones, in the case of median
+        Dice), and for several trainers ``differences.png``.
 
     Raises:
         SIKDError: A trainer is not trained, or is a teacher; the fold has no validation cases of its own; the
@@ -105,8 +93,8 @@ def stress(
     cases = _spread(validation_cases(planned, fold), num_cases)
     patients = {case: _patient_of(case, patient) for case in cases}
     check_device(device)
-    networks = {name: _predictor(planned, checkpoints[name], name, device, mirroring) for name in checkpoints}
-    files = _raw_files(planned, cases)
+    networks = {name: predictor_of(planned, checkpoints[name], name, device, mirroring) for name in checkpoints}
+    files = raw_files(planned, cases)
     make_folder(output)
     refusal = f"{output}: another process is writing scores there; wait for it, or name another folder with -o"
     with only_here(output / ".lock", refusal):
@@ -127,13 +115,19 @@ def stress(
             left = [name for name in checkpoints if (name, case) not in known]
             if not left and (example is not None or (output / "shifts.png").is_file()):
                 continue
-            raw = _load(planned, case, *files[case])
+            raw = load_case(planned, case, *files[case])
             example = example or raw
             if left:
                 scores += _score(planned, raw, {name: networks[name] for name in left}, severities)
                 _write(output, scores, record)
         if example is not None and not (output / "shifts.png").is_file():
             _draw_shifts(planned, example, severities, output / "shifts.png")
+        case, each = median_case(scores, checkpoints, cases), one_of_each(checkpoints)
+        if record.get("examples") != [case, *each] or not (output / "examples.png").is_file():
+            shown = {name: networks[name] for name in each}
+            examples(planned, load_case(planned, case, *files[case]), shown, severities, output / "examples.png")
+            record["examples"] = [case, *each]
+            _write(output, scores, record)
     return _summarise(scores, list(checkpoints), patients, output, told=patient is not None)
 
 
@@ -159,18 +153,18 @@ def _summarise(
     ]
     shown = [*trainers, *others]
     asked = [score for score in asked if score.trainer in shown]
+    dice = mean_dice(asked, patients.__getitem__)
     table = summary_table(asked, shown, patients.__getitem__ if told else None)
     try:
         write_text(output / "stress.md", table)
     except OSError as error:
         raise cannot_write(output, error) from error
     print(f"\n{table}")
-    return [
-        output / _SCORES,
-        output / "stress.md",
-        draw_curves(mean_dice(asked, patients.__getitem__), shown, output / "stress.png"),
-        output / "shifts.png",
-    ]
+    pictures = [draw_curves(dice, shown, output / "stress.png")]
+    compared = {title: found for title, found in differences(dice, shown).items() if found}
+    if compared:
+        pictures.append(draw_differences(compared, next(iter(by_seed(shown))), output / "differences.png"))
+    return [output / _SCORES, output / "stress.md", *pictures, output / "shifts.png", output / "examples.png"]
 
 
 def _patient_of(case: str, pattern: str | None) -> str:
@@ -201,106 +195,28 @@ def _spread(cases: Sequence[str], number: int | None) -> list[str]:
     return [cases[round(place)] for place in np.linspace(0, len(cases) - 1, number)]
 
 
-def _raw_files(planned: PlannedConfiguration, cases: Sequence[str]) -> dict[str, tuple[list[Path], Path]]:
-    """Images and label file of each case, checked before anything is predicted."""
-    raw = Path(str(nnUNet_raw)) / planned.dataset_name
-    files = training_cases(raw, planned.dataset_json)
-    missing = [case for case in cases if case not in files or not files[case][1].is_file()]
-    if missing:
-        raise SIKDError(f"{raw}: has no image or no label of validation case {missing[0]}; put the raw data back")
-    reader = planned.plans.image_reader_writer_class()
-    table = LabelTable.from_dataset_json(planned.dataset_json, planned.dataset_json_file)
-    for case in tqdm(cases, desc="Checking raw data", unit="case"):
-        check_case(*files[case], reader, table, len(planned.configuration.normalization_schemes))
-    return files
-
-
-def _load(planned: PlannedConfiguration, name: str, images: list[Path], label: Path) -> RawCase:
-    reader = planned.plans.image_reader_writer_class()
-    image, properties = reader.read_images([str(file) for file in images])
-    segmentation, _ = reader.read_seg(str(label))
-    return RawCase(name, image.astype(np.float32), segmentation.astype(np.int16), properties)
-
-
-# -------------------------------------------------------------- prediction
-
-
-def _predictor(
-    planned: PlannedConfiguration, checkpoint: dict[str, Any], name: str, device: str, mirroring: bool
-) -> nnUNetPredictor:
-    where = torch.device(device)
-    network = build_network(planned, find_trainer(name, "-tr"), Path(name), checkpoint, where)
-    predictor = nnUNetPredictor(
-        use_mirroring=mirroring,
-        perform_everything_on_device=device == "cuda",
-        device=where,
-        allow_tqdm=False,
-    )
-    axes = checkpoint.get("inference_allowed_mirroring_axes")
-    weights = [checkpoint["network_weights"]]
-    predictor.manual_initialization(
-        network, planned.plans, planned.configuration, weights, planned.dataset_json, name, axes
-    )
-    return predictor
-
-
 def _score(
     planned: PlannedConfiguration, raw: RawCase, networks: dict[str, nnUNetPredictor], severities: int
 ) -> list[Score]:
     """Dice of each network and label without shift and under each shift and severity."""
     steps: list[tuple[Shift | None, int]] = [(None, 0)]
     steps += [(shift, severity) for shift in SHIFTS for severity in range(1, severities + 1)]
-    scores, ranges = [], ranges_of(planned)
-    forward, backward = _axes(planned.plans.transpose_forward), _axes(planned.plans.transpose_backward)
-    native, label = raw.image.transpose(forward), raw.label.transpose(forward)[0]
+    scores = []
     for shift, severity in tqdm(steps, desc=raw.name, unit="image", leave=False):
-        image = raw.image
-        if shift is not None:
-            altered = shifted(native, label, shift, severity / severities, raw.name, ranges)
-            image = np.ascontiguousarray(altered.transpose(backward))
-        data, reference, _ = planned.configuration.preprocessor_class(verbose=False).run_case_npy(
-            image, raw.label, dict(raw.properties), planned.plans, planned.configuration, planned.dataset_json
-        )
+        data, reference = preprocessed(planned, raw, shift, severity / severities)
         for name, network in networks.items():
-            logits = network.predict_logits_from_preprocessed_data(torch.as_tensor(data))
-            prediction = np.asarray(planned.label_manager.convert_logits_to_segmentation(logits))
-            for structure, dice in _dice(planned, reference[0], prediction).items():
+            for structure, dice in dice_by_label(planned, reference, segmented(planned, network, data)).items():
                 scores.append(Score(name, raw.name, shift.name if shift else "", severity, structure, dice))
     return scores
 
 
-def _axes(order: Sequence[int]) -> list[int]:
-    """nnU-Net's order of axes, which puts the slices of the acquisition first, for arrays with channels."""
-    return [0, *(axis + 1 for axis in order)]
-
-
 def _draw_shifts(planned: PlannedConfiguration, raw: RawCase, severities: int, file: Path) -> None:
-    forward = _axes(planned.plans.transpose_forward)
-    image, label = raw.image.transpose(forward), raw.label.transpose(forward)[0]
+    image, label = in_plane(planned, raw)
 
     def alter(shift: Shift, severity: int) -> Image:
         return shifted(image, label, shift, severity / severities, raw.name, ranges_of(planned))
 
     draw_shifts(alter, int((label > 0).sum(axis=(1, 2)).argmax()), severities, file)
-
-
-def _dice(planned: PlannedConfiguration, reference: Label, prediction: Label) -> dict[str, float]:
-    """Dice by name of class or region; nan where the reference lacks it, whatever was predicted.
-
-    nnU-Net gives 0 to a network that finds something there and nan to one that does not, so that means of two networks
-    would be over different labels.
-    """
-    ignored = planned.label_manager.ignore_label
-    ignore_mask = None if ignored is None else reference == ignored
-    values = {}
-    for name, label in planned.dataset_json["labels"].items():
-        if name in ("background", "ignore"):
-            continue
-        whole = tuple(label) if isinstance(label, list) else int(label)
-        masks = (region_or_label_to_mask(each, whole) for each in (reference, prediction))
-        tp, fp, fn, _ = compute_tp_fp_fn_tn(*masks, ignore_mask)
-        values[name] = float(2 * tp / (2 * tp + fp + fn)) if tp + fn else float("nan")
-    return values
 
 
 # ------------------------------------------------------------------- files

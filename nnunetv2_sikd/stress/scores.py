@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,13 @@ SUMMARISED = tuple(shift.name for shift in SHIFTS if shift.name != "class_levels
 PatientOf = Callable[[str], str]
 Dice = Mapping[tuple[str, str, int], float]
 """Mean Dice of a trainer by patient, shift and severity."""
+
+COLUMNS: Mapping[str, tuple[str, ...] | None] = {
+    "no shift": None,
+    **{shift.title.lower(): (shift.name,) for shift in SHIFTS},
+    "all but class levels": SUMMARISED,
+}
+"""What is compared: the shifts that are averaged, by title; None for images as they are."""
 
 _SEED = re.compile("_seed([0-9]+)")
 
@@ -61,6 +68,14 @@ class Score:
         dice = float(row["dice"] or "nan")
         case, label = (from_cell(row[key]) for key in ("case", "label"))
         return cls(row["trainer"], case, row["shift"], int(row["severity"]), label, dice)
+
+
+class Difference(NamedTuple):
+    """A mean difference of Dice and its 95 % interval; nan where there is none."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def mean_dice(scores: Iterable[Score], patient: PatientOf = str) -> dict[str, Dice]:
@@ -141,28 +156,42 @@ def summary_table(scores: Sequence[Score], trainers: Sequence[str], patient: Pat
     """
     dice = mean_dice(scores, patient or str)
     groups = by_seed(trainers)
-    first, *others = groups
-    header = ["no shift", *(shift.title.lower() for shift in SHIFTS), "all but class levels"]
     rows = []
     for title, group in groups.items():
         found = mean_curves([dice[trainer] for trainer in group.values()])
         values = [found[""][0], *(found[shift.name][1:].mean() for shift in SHIFTS), found[""][1:].mean()]
         rows.append([_row_title(title, list(group.values())), *(f"{value:.3f}" for value in values)])
-    lines = _table(["mean Dice", *header], rows)
-    if others:
-        columns: list[Callable[[Dice], dict[str, float]]] = [
-            without_shift,
-            *(partial(under_shift, shifts=(shift.name,)) for shift in SHIFTS),
-            under_shift,
-        ]
-        rows = []
-        for title in others:
-            pairs = _pairs(groups[first], groups[title])
-            compared = [other for _, other in pairs] or list(groups[title].values())
-            pairs_of_dice = [(dice[one], dice[other]) for one, other in pairs]
-            rows.append([_row_title(title, compared), *(_difference(pairs_of_dice, values) for values in columns)])
-        lines += ["", *_table(["minus the first's", *header], rows)]
+    lines = _table(["mean Dice", *COLUMNS], rows)
+    if len(groups) > 1:
+        compared = differences(dice, trainers)
+        rows = [[title, *(_told(found.get(column)) for column in COLUMNS)] for title, found in compared.items()]
+        lines += ["", *_table(["minus the first's", *COLUMNS], rows)]
     return "\n".join([*lines, "", _footnote(scores, patient)]) + "\n"
+
+
+def differences(dice: Mapping[str, Dice], trainers: Sequence[str]) -> dict[str, dict[str, Difference]]:
+    """Differences of Dice to the first trainer, of the same seeds and patients.
+
+    Args:
+        dice: :func:`mean_dice` of all trainers.
+        trainers: Names; those that differ in their seed alone are compared together.
+
+    Returns:
+        By title of the trainers and of :data:`COLUMNS`; a column is missing where no seed or no patient is common.
+    """
+    groups = by_seed(trainers)
+    first, *others = groups
+    result: dict[str, dict[str, Difference]] = {}
+    for title in others:
+        pairs = _pairs(groups[first], groups[title])
+        compared = [other for _, other in pairs] or list(groups[title].values())
+        found = result[_row_title(title, compared)] = {}
+        for column, shifts in COLUMNS.items():
+            values = without_shift if shifts is None else partial(under_shift, shifts=shifts)
+            difference = _difference([(values(dice[one]), values(dice[other])) for one, other in pairs])
+            if difference is not None:
+                found[column] = difference
+    return result
 
 
 def _footnote(scores: Sequence[Score], patient: PatientOf | None) -> str:
@@ -201,13 +230,18 @@ def _pairs(first: Mapping[str, str], group: Mapping[str, str]) -> list[tuple[str
     return [(first[seed], group[seed]) for seed in group if seed in first]
 
 
-def _difference(pairs: Sequence[tuple[Dice, Dice]], values: Callable[[Dice], dict[str, float]]) -> str:
-    """Mean difference with its interval; empty where no seed or no patient is common."""
-    found = [(values(one), values(other)) for one, other in pairs]
-    patients = sorted(set.intersection(*(one.keys() & other.keys() for one, other in found))) if found else []
+def _difference(pairs: Sequence[tuple[dict[str, float], dict[str, float]]]) -> Difference | None:
+    """Mean difference with its interval; None where no seed or no patient is common."""
+    patients = sorted(set.intersection(*(one.keys() & other.keys() for one, other in pairs))) if pairs else []
     if not patients:
+        return None
+    each = np.array([[other[patient] - one[patient] for patient in patients] for one, other in pairs])
+    return Difference(float(each.mean()), *interval(each))
+
+
+def _told(difference: Difference | None) -> str:
+    if difference is None:
         return ""
-    differences = np.array([[other[patient] - one[patient] for patient in patients] for one, other in found])
-    low, high = interval(differences)
-    told = f"{differences.mean():+.3f}"
-    return told + (f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else "")
+    told = f"{difference.mean:+.3f}"
+    known = np.isfinite(difference.low)
+    return told + (f" ({difference.low:+.3f} to {difference.high:+.3f})" if known else "")

@@ -1,17 +1,45 @@
-"""Pictures: Dice over severity, and what the shifts do to an image."""
+"""Pictures: Dice over severity, differences, what the shifts do to an image and what trainers make of that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.patches import Patch
 
-from nnunetv2_sikd.figures.drawing import bare, colours, new_figure, save_figure, show_grey
-from nnunetv2_sikd.stress.scores import Dice, by_seed, curves, mean_curves
-from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Shift
+from nnunetv2_sikd.figures.drawing import (
+    bare,
+    colours,
+    new_figure,
+    outline_classes,
+    save_figure,
+    show_classes,
+    show_grey,
+)
+from nnunetv2_sikd.report.forest import Group, draw_groups, forest_height
+from nnunetv2_sikd.stress.scores import COLUMNS, Dice, Difference, by_seed, curves, mean_curves
+from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, Shift
 
 _MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A slice as it is or under a shift, and what trainers find in it.
+
+    Attributes:
+        title: Of the shift.
+        image: ``(Y, X)``.
+        reference: ``(Y, X)``.
+        predictions: By trainer: prediction ``(Y, X)`` and the mean Dice of its whole case, nan where there is none.
+    """
+
+    title: str
+    image: Image
+    reference: Label
+    predictions: Mapping[str, tuple[Label, float]]
 
 
 def draw_curves(dice: Mapping[str, Dice], trainers: Sequence[str], file: Path) -> Path:
@@ -64,4 +92,56 @@ def draw_shifts(alter: Callable[[Shift, int], Image], shown: int, severities: in
             bare(axis)
     for severity, axis in enumerate(axes[:, 0]):
         axis.set_ylabel(f"severity {severity}" if severity else "as it is", fontsize=8)
+    return save_figure(figure, file)
+
+
+def draw_differences(differences: Mapping[str, Mapping[str, Difference]], first: str, file: Path) -> Path:
+    """Draw differences to the first trainer and their intervals, the trainers under the heading of each shift.
+
+    Args:
+        differences: By title of the trainers and of the shift.
+        first: Title of the first trainer.
+        file: Where to.
+    """
+    groups = [Group(column, [(title, *found[column]) for title, found in differences.items()]) for column in COLUMNS]
+    figure = new_figure(8, forest_height(groups) + 0.4)
+    figure.suptitle(f"Dice minus that of {first}\nand its 95 % interval", fontsize=9)
+    axes = figure.subplots()
+    draw_groups(axes, groups)
+    axes.set_xlabel("← worse        better →", fontsize=9)
+    return save_figure(figure, file)
+
+
+def draw_examples(examples: Sequence[Example], names: Mapping[int, str], title: str, file: Path) -> Path:
+    """Draw what each trainer finds in a slice under each shift: predictions filled, the reference outlined.
+
+    Args:
+        examples: The same slice as it is and altered, of the same trainers.
+        names: Of the classes, by label value.
+        title: Of the picture.
+        file: Where to.
+    """
+    trainers = list(examples[0].predictions)
+    height, width = examples[0].image.shape
+    side = 1.3 * min(max(height / width, 0.5), 1.6)
+    heights = [side + (0.45 if trainer != trainers[0] else 0.65) for trainer in trainers]
+    figure = new_figure(1.3 * len(examples), sum(heights) + 0.6)
+    figure.suptitle(title, fontsize=9)
+    palette = colours(names)
+    rows = figure.subfigures(len(trainers), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for number, (row, trainer) in enumerate(zip(rows, trainers, strict=True)):
+        row.suptitle(trainer, fontsize=8, fontweight="bold", x=0.01, ha="left")
+        for axes, example in zip(row.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
+            prediction, dice = example.predictions[trainer]
+            low, high = np.percentile(example.image, (0.5, 99.5))
+            show_grey(axes, example.image, (float(low), float(high)))
+            show_classes(axes, prediction, palette)
+            outline_classes(axes, example.reference, palette)
+            axes.set_xlabel("" if np.isnan(dice) else f"Dice {dice:.2f}", fontsize=7, labelpad=2)
+            if number == 0:
+                axes.set_title(example.title, fontsize=8)
+            bare(axes)
+    handles = [Patch(color=palette[value], label=name) for value, name in names.items() if value > 0]
+    handles.append(Patch(facecolor="grey", edgecolor="white", label="reference: white outline"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False, fontsize=8)
     return save_figure(figure, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ import torch
 
 from nnunetv2_sikd.commands.main import main
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.report.forest import Group
+from nnunetv2_sikd.stress import examples, predict, show
 from nnunetv2_sikd.stress import run as module
 from nnunetv2_sikd.stress.run import stress
+from nnunetv2_sikd.stress.scores import Score
 from nnunetv2_sikd.stress.shifts import SHIFTS
+from nnunetv2_sikd.stress.show import Example, draw_examples
 from tests.figures.conftest import load
 from tests.helpers import SPACINGS, PreprocessedDataset, make_case, make_preprocessed_dataset
 from tests.trainers.conftest import TEACHER, MakeTrainer, finish, make_trainer  # noqa: F401
@@ -90,7 +95,7 @@ def test_the_reference_decides_which_labels_count(nnunet_folders: Path) -> None:
     reference = np.array([[1, 1, 0, 0]], np.int16)
     one, other = (name for name in planned.dataset_json["labels"] if name != "background")
     for prediction, dice in (([[1, 1, 0, 0]], 1.0), ([[1, 1, 2, 2]], 1.0), ([[0, 0, 2, 2]], 0.0)):
-        found = module._dice(planned, reference, np.array(prediction, np.int16))
+        found = predict.dice_by_label(planned, reference, np.array(prediction, np.int16))
         assert found[one] == dice
         assert np.isnan(found[other])
 
@@ -170,6 +175,61 @@ def test_trainers_without_all_of_the_cases_are_not_compared(dataset: Preprocesse
     assert "(2 seeds)" in (tmp_path / "stress.md").read_text()
 
 
+def test_examples_are_what_was_scored(
+    dataset: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Sequence[Example], str]] = []
+
+    def noting(views: Sequence[Example], names: Any, title: str, file: Path) -> Path:
+        drawn.append((views, title))
+        return draw_examples(views, names, title, file)
+
+    monkeypatch.setattr(examples, "draw_examples", noting)
+    planned, options = load(dataset), {"severities": 2, "device": "cpu", "mirroring": False}
+    files = stress(planned, 0, [ONE], tmp_path, **options)
+    assert tmp_path / "differences.png" not in files
+    stress(planned, 0, [ONE], tmp_path, **options)
+    ((views, title),) = drawn  # once
+    shifts = ["", *(shift.name for shift in SHIFTS)]
+    assert [view.title for view in views] == ["no shift", *(shift.title.lower() for shift in SHIFTS)]
+    case = examples.median_case([Score.from_row(row) for row in rows_of(tmp_path)], [ONE], dataset.cases[:2])
+    assert case in title
+    rows = [row for row in rows_of(tmp_path) if row["case"] == case and row["severity"] in ("0", "2")]
+    for shift, view in zip(shifts, views, strict=True):
+        prediction, dice = view.predictions[ONE]
+        assert dice == pytest.approx(np.mean([float(row["dice"]) for row in rows if row["shift"] == shift]), abs=1e-5)
+        assert prediction.shape == view.reference.shape == view.image.shape
+        np.testing.assert_array_equal(view.reference, views[0].reference)
+        assert (view is views[0]) == np.array_equal(view.image, views[0].image)
+    stress(planned, 0, [ONE, OTHER], tmp_path, **options)
+    assert [list(views[0].predictions) for views, _ in drawn[1:]] in ([], [[ONE]])  # of each seed alike; another case
+    (tmp_path / "examples.png").unlink()
+    files = stress(planned, 0, [OTHER], tmp_path, **options)
+    assert list(drawn[-1][0][0].predictions) == [OTHER]
+    assert all(file.stat().st_size > 0 for file in files)
+
+
+def test_differences_are_drawn_as_in_the_table(
+    dataset: PreprocessedDataset,
+    tmp_path: Path,
+    make_trainer: MakeTrainer,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longer = "nnUNetTrainer_seed0_3epochs_2iterations"
+    train(make_trainer, dataset, longer)
+    drawn: list[Group] = []
+    monkeypatch.setattr(show, "draw_groups", lambda axes, groups: drawn.extend(groups))
+    options = {"severities": 1, "device": "cpu", "mirroring": False}
+    assert tmp_path / "differences.png" not in stress(load(dataset), 0, [ONE, OTHER], tmp_path, **options)
+    assert not drawn
+    assert tmp_path / "differences.png" in stress(load(dataset), 0, [ONE, OTHER, longer], tmp_path, **options)
+    told = (tmp_path / "stress.md").read_text().splitlines()
+    _, header, row = [line.strip("| ").split(" | ") for line in told if line.startswith(("| minus", f"| {longer}"))]
+    assert [group.title for group in drawn] == header[1:]
+    each = [line for group in drawn for line in group.rows]
+    assert [f"{mean:+.3f} ({low:+.3f} to {high:+.3f})" for _, mean, low, high in each] == row[1:]
+
+
 def test_shifts_act_in_the_plane_of_the_acquisition(
     dataset: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,9 +248,9 @@ def test_shifts_act_in_the_plane_of_the_acquisition(
         assert data.shape == seg.shape
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "shifted", noting)
+    monkeypatch.setattr(predict, "shifted", noting)
     monkeypatch.setattr(planned.configuration.preprocessor_class, "run_case_npy", preprocessed)
-    raw = module._load(planned, dataset.cases[0], *module._raw_files(planned, dataset.cases[:1])[dataset.cases[0]])
+    raw = predict.load_case(planned, dataset.cases[0], *predict.raw_files(planned, dataset.cases[:1])[dataset.cases[0]])
     monkeypatch.setattr(module, "tqdm", lambda steps, **_: steps[1:])  # begin with a shift
     with pytest.raises(KeyboardInterrupt):
         module._score(planned, raw, {}, 1)

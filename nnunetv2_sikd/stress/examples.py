@@ -1,0 +1,71 @@
+"""A picture of what trainers find in one validation case under the strongest shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from tqdm import tqdm
+
+from nnunetv2_sikd.figures.cases import choose_slice, class_names
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
+from nnunetv2_sikd.stress.predict import RawCase, dice_by_label, preprocessed, segmented
+from nnunetv2_sikd.stress.scores import Score, by_seed, mean_dice, under_shift
+from nnunetv2_sikd.stress.shifts import SHIFTS, Shift
+from nnunetv2_sikd.stress.show import Example, draw_examples
+
+
+def one_of_each(trainers: Iterable[str]) -> list[str]:
+    """The first of the trainers that differ in their seed alone."""
+    return [next(iter(group.values())) for group in by_seed(trainers).values()]
+
+
+def median_case(scores: Iterable[Score], trainers: Collection[str], cases: Sequence[str]) -> str:
+    """The case whose mean Dice, of all trainers under all shifts, is the median (the lower of two): no choice of ours.
+
+    Args:
+        scores: Of any trainers and cases.
+        trainers: Those that count.
+        cases: To choose from; the first, if none has a Dice with every trainer.
+    """
+    dice = mean_dice(score for score in scores if score.trainer in trainers and score.case in cases)
+    found = [under_shift(each) for each in dice.values()]
+    common = sorted(set.intersection(*(set(each) for each in found))) if found else []
+    ranked = sorted(common, key=lambda case: float(np.mean([each[case] for each in found])))
+    return ranked[(len(ranked) - 1) // 2] if ranked else cases[0]
+
+
+def examples(
+    planned: PlannedConfiguration,
+    raw: RawCase,
+    networks: Mapping[str, nnUNetPredictor],
+    severities: int,
+    file: Path,
+) -> Path:
+    """Predict a case as it is and under each shift at its strongest, and draw one slice of it.
+
+    Args:
+        planned: Data set and configuration.
+        raw: The case.
+        networks: By trainer.
+        severities: Steps to the strongest.
+        file: Where to.
+    """
+    steps: list[Shift | None] = [None, *SHIFTS]
+    shown: int | None = None
+    views = []
+    for shift in tqdm(steps, desc=f"Examples: {raw.name}", unit="image", leave=False):
+        image, reference = preprocessed(planned, raw, shift, 1.0)
+        if shown is None:
+            shown = choose_slice(reference, planned.label_manager.ignore_label)
+        found = {}
+        for name, network in networks.items():
+            prediction = segmented(planned, network, image)
+            dice = [each for each in dice_by_label(planned, reference, prediction).values() if not np.isnan(each)]
+            found[name] = (prediction[shown], float(np.mean(dice)) if dice else float("nan"))
+        title = "no shift" if shift is None else shift.title.lower()
+        views.append(Example(title, image[0, shown], reference[shown], found))
+    title = f"{planned.dataset_name}, validation case {raw.name}, slice {shown}; shifts at severity {severities}"
+    return draw_examples(views, class_names(planned), title, file)
