@@ -23,9 +23,22 @@ def tell_in_one_line() -> None:
     others = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, SIKDError) and os.environ.get(DEBUG_VARIABLE, "0") in ("", "0"):
-            print(f"Error: {error}", file=sys.stderr)
+        told = _told_by(error)
+        if told is not None and os.environ.get(DEBUG_VARIABLE, "0") in ("", "0"):
+            print(f"Error: {told}", file=sys.stderr)
         else:
             others(kind, error, trace)
 
     sys.excepthook = tell
+
+
+def _told_by(error: BaseException) -> str | None:
+    """The line of a :class:`SIKDError`, raised here or in a process of a training on several GPUs; None of others."""
+    if isinstance(error, SIKDError):
+        return str(error)
+    # torch's, by its name: this module is to import nothing. It holds the other process's traceback as text.
+    last = str(error).rstrip().rpartition("\n")[2]
+    prefix = f"{SIKDError.__module__}.{SIKDError.__qualname__}: "
+    if type(error).__name__ == "ProcessRaisedException" and last.startswith(prefix):
+        return last.removeprefix(prefix)
+    return None

@@ -64,6 +64,11 @@ def predict(
         SIKDError: No images, other channels or file ending than in training, no trained model, or nnU-Net failed.
     """
     planned = PlannedConfiguration.load(dataset, configuration, plans)
+    if planned.configuration.previous_stage_name is not None:
+        raise SIKDError(
+            f"-c {configuration}: is the second stage of a cascade, which needs predictions of the first; predict with "
+            "nnUNetv2_predict, which takes them with -prev_stage_predictions"
+        )
     cases = find_cases(images, planned.dataset_json, planned.plans.dataset_name)
     model = fold_folder(planned, trainer, fold)
     if not (model / "checkpoint_final.pth").is_file():

@@ -59,14 +59,15 @@ def train(
     require_folders("nnUNet_preprocessed", "nnUNet_results")
     names, needs_copies = _trainers(trainer)
     planned = PlannedConfiguration.load(dataset, configuration, plans)
-    if len(names) > 1 and planned.configuration.previous_stage_name is not None:
+    if is_sikd(trainer) and planned.configuration.previous_stage_name is not None:
         raise SIKDError(f"-c {configuration}: SIKD does not train cascades; choose 2d, 3d_lowres or 3d_fullres")
     _check_fold(planned, fold)
-    if not all(training_is_done(fold_folder(planned, name, fold)) for name in names):
+    all_done = all(training_is_done(fold_folder(planned, name, fold)) for name in names)
+    if not all_done:
         check_device(device)
     for name in names:
         _check_checkpoint(fold_folder(planned, name, fold) / "checkpoint_final.pth", name)
-    if needs_copies:
+    if needs_copies and not all_done:
         write_class_averages(dataset, configuration, plans, num_processes=num_processes or default_num_processes)
     else:
         copy_spec(planned)  # no copies, but preprocessed cases all the same
@@ -176,9 +177,14 @@ def _check_checkpoint(file: Path, trainer: str) -> None:
         return
     if not file.is_file():
         raise SIKDError(f"{file}: is a folder, or a link to nothing; remove it")
-    known = getattr(variants, trainer, None)
-    if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDBase):
+    if is_sikd(trainer):
         check_trained_by(file, trainer)
+
+
+def is_sikd(trainer: str) -> bool:
+    """Whether a trainer's name is that of a teacher or student of this package."""
+    known = getattr(variants, trainer, None)
+    return isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDBase)
 
 
 def check_trained_by(file: Path, trainer: str) -> None:

@@ -7,12 +7,43 @@ from pathlib import Path
 
 import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from nnunetv2_sikd.environment import require_folders, stock_command, trainer_folder, with_trainers
-from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.errors import DEBUG_VARIABLE, SIKDError, tell_in_one_line
 from nnunetv2_sikd.trainers import variants
 
 VARIABLE = "nnUNet_extTrainer"
+
+
+class TestTellInOneLine:
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (SIKDError("a.txt: wrong; mend it"), "Error: a.txt: wrong; mend it\n"),
+            (
+                ProcessRaisedException(
+                    "\n-- Process 1 terminated\nTraceback\nnnunetv2_sikd.errors.SIKDError: a.txt: wrong; mend it\n",
+                    1,
+                    2,
+                ),
+                "Error: a.txt: wrong; mend it\n",
+            ),
+            (ProcessRaisedException("\nTraceback\nValueError: 3\n", 1, 2), "others"),
+            (ValueError("nnunetv2_sikd.errors.SIKDError: 3"), "others"),
+        ],
+        ids=["here", "of several GPUs", "another there", "another"],
+    )
+    def test_tells(
+        self, error: BaseException, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "excepthook", lambda *_: print("others", end="", file=sys.stderr))
+        tell_in_one_line.__wrapped__()
+        sys.excepthook(type(error), error, None)
+        assert capsys.readouterr().err == told
+        monkeypatch.setenv(DEBUG_VARIABLE, "1")
+        sys.excepthook(type(error), error, None)
+        assert capsys.readouterr().err == "others"
 
 
 class TestWithTrainers:

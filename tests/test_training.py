@@ -78,6 +78,30 @@ def test_probabilities_are_saved_until_every_case_has_them(
     assert [command[-2:] for command in started] == ([["--npz", "--val"]] if validated else [])
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer_SIKDTeacher", "nnUNetTrainer_SIKDStudent"])
+def test_cascades_are_refused_before_copies_are_made(
+    dataset_2d: PreprocessedDataset, nnunet_folders: Path, started: list[list[str]], trainer: str
+) -> None:
+    file = dataset_2d.folder / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
+    file.write_text(json.dumps(plans))
+    with pytest.raises(SIKDError, match="SIKD does not train cascades"):
+        training.train(dataset_2d.name, fold=0, trainer=trainer, device="cpu")
+    assert not dataset_2d.copies.exists()
+
+
+def test_copies_that_were_deleted_are_not_made_for_what_is_trained(
+    dataset_2d: PreprocessedDataset, planned: PlannedConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for check in ("_check_checkpoint", "_check_taught_by"):
+        monkeypatch.setattr(training, check, lambda *_: None)
+    finish(training.fold_folder(planned, "nnUNetTrainer_SIKDTeacher", 0))
+    finish(training.fold_folder(planned, "nnUNetTrainer_SIKDStudent", 0))
+    training.train(dataset_2d.name, fold=0, device="cpu")
+    assert not dataset_2d.copies.exists()
+
+
 def test_a_second_training_of_the_same_fold_is_refused(
     planned: PlannedConfiguration, folder: Path, started: list[list[str]]
 ) -> None:

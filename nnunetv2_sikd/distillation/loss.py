@@ -305,12 +305,14 @@ class DistillationLoss(nn.Module):
         self.last_parts: torch.Tensor | None = None
 
     def expect(self, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> None:
-        """Announce the teacher's features (and the weights of the pixels) for the next training step.
+        """Announce the teacher's features (and the weights of the pixels), right before the student's forward pass.
 
         Shape:
             - teacher: ``(B, C, *spatial)``
             - weights: ``(B, 1, *spatial)``, see :func:`feature_mse`
         """
+        # Not of this step: nnU-Net draws the architecture where it can, by running the network once.
+        self.capture.clear()
         self._expected = (teacher, weights)
 
     def forget(self) -> None:

@@ -31,7 +31,8 @@ def _pad_one(image: torch.Tensor) -> torch.Tensor:
     box = (slice(None), *(slice(first, last) for first, last in extents))
     edge = torch.ones_like(inside[box[1:]])
     edge[tuple(slice(1, -1) if size > 2 else slice(0, 0) for size in edge.shape)] = False
-    level = image[box][:, edge].mode(dim=1).values
+    # On the CPU: Apple's GPUs have no mode.
+    level = image[box][:, edge].cpu().mode(dim=1).values.to(image.device)
     filled = level.reshape(-1, *[1] * inside.ndim).expand_as(image).clone()
     filled[box] = image[box]
     return filled

@@ -62,6 +62,8 @@ def derive_configuration(
         derived["batch_size"] = batch_size
     try:
         whole = resolved(configurations, base, file)
+        if whole.get("next_stage") is not None:  # of a cascade, which was planned for the base
+            derived["next_stage"] = None
         if features_per_stage is not None:
             derived["architecture"] = _with_features(whole, list(features_per_stage), file)
         _check_sizes(whole, derived, file, name)
@@ -95,10 +97,11 @@ def _with_features(configuration: dict[str, Any], features: list[int], file: Pat
     architecture = copy.deepcopy(configuration.get("architecture", {}))
     arguments = architecture.get("arch_kwargs", {})
     most = arguments.get("n_stages", 0)
-    if not 2 <= len(features) <= most:
+    # Of two stages one has an output, which nnU-Net's deep supervision gives no weight: its loss would be NaN.
+    if not 3 <= len(features) <= most:
         raise SIKDError(
             f"{file}: its network has {most or 'no'} stages and features_per_stage names {len(features)}: "
-            f"name 2 to {most}"
+            f"name 3 to {most}"
         )
     stages = len(features)
     arguments.update(n_stages=stages, features_per_stage=features)

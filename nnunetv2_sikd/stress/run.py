@@ -186,7 +186,9 @@ def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> di
         )
     if trainer is not None:  # whatever others keep in theirs
         check_trained_by(file, name)
-    return read_checkpoint(file)
+    checkpoint = read_checkpoint(file)
+    # Not the optimiser's state, twice the weights, through the whole run.
+    return {key: checkpoint.get(key) for key in ("network_weights", "inference_allowed_mirroring_axes")}
 
 
 def _spread(cases: Sequence[str], number: int | None) -> list[str]:

@@ -64,6 +64,14 @@ class nnUNetTrainer_SIKDBase(FiniteLoss, CostRecord, WholeCheckpoints, WholeSpli
         training, validation = super().do_split()
         return training, validation
 
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's final validation, but for predictions that the second stage of a cascade would need.
+
+        SIKD trains no cascades, and nnU-Net fails at the end of a training where that stage is not preprocessed.
+        """
+        self.configuration_manager.configuration["next_stage"] = None
+        super().perform_actual_validation(save_probabilities)
+
     def _check_split(self) -> None:
         file = Path(self.preprocessed_dataset_folder_base) / SPLITS_FILE
         # For a fold beyond the file's nnU-Net draws a random split.

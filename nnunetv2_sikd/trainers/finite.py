@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.errors import SIKDError
@@ -70,7 +72,14 @@ class FiniteLoss(nnUNetTrainer):
             return None
         return first_told(self._told(phase, result, batch) if broken else None)
 
+    def stop_loaders(self) -> None:
+        """End the processes that load data, before an error: their own complaints would come after it."""
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if isinstance(loader, NonDetMultiThreadedAugmenter | MultiThreadedAugmenter):
+                loader._finish()  # as nnU-Net ends them
+
     def _stop(self, told: str) -> None:
+        self.stop_loaders()
         raise SIKDError(
             f"{self.output_folder}: {told}; the training stops before such weights are "
             "saved: check the images and labels of these cases and preprocess the data set again if they change, "

@@ -16,6 +16,7 @@ from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.distillation.loss import DistillationLoss, class_weights
 from nnunetv2_sikd.distillation.teacher import FrozenTeacher, load_teacher, teaching_is_forced
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.evaluation.labels import value_of
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture
 from nnunetv2_sikd.preprocessing.hook import ensure_copies
 from nnunetv2_sikd.preprocessing.paired_dataset import with_copies
@@ -168,6 +169,7 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         poor = [name for name, value in dice.items() if value < self.sikd.minimum_teacher_dice]
         self.my_init_kwargs["sikd"].update(teacher_pseudo_dice=dice, teacher_forced=bool(poor))
         if poor and not teaching_is_forced():
+            self.stop_loaders()
             told = ", ".join(f"{name} ({dice[name]:.3f})" for name in poor)
             raise SIKDError(
                 f"{self.teacher.file}: the teacher's pseudo Dice on its validation patches is below "
@@ -205,7 +207,9 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         labels = {
             name: value for name, value in self.dataset_json["labels"].items() if name not in ("background", "ignore")
         }
-        return list(labels) if self.label_manager.has_regions else sorted(labels, key=lambda name: int(labels[name]))
+        return (
+            list(labels) if self.label_manager.has_regions else sorted(labels, key=lambda name: value_of(labels[name]))
+        )
 
     def on_train_epoch_start(self) -> None:
         """Start an epoch as nnU-Net does, with the weight of the distillation that it has in this epoch."""

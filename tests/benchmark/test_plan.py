@@ -88,7 +88,7 @@ def test_a_chain_from_training_to_report(folder: Path) -> None:
 
 
 def test_commands_are_understood_by_the_command_line(folder: Path) -> None:
-    derive = {"from": "2d", "spacing": [2.0, 1.5], "patch_size": [64, 32], "features_per_stage": [4, 8]}
+    derive = {"from": "2d", "spacing": [2.0, 1.5], "patch_size": [64, 32], "features_per_stage": [4, 8, 8]}
     steps = steps_of(folder, source={"dataset": 901, "configuration": "2d_small", "derive": derive})
     parsed = {}
     for step in steps:
@@ -97,7 +97,7 @@ def test_commands_are_understood_by_the_command_line(folder: Path) -> None:
             parsed[step.name] = build_parser().parse_args(step.command[1:])
     assert parsed["prepare"].base == "2d"
     assert parsed["prepare"].spacing == [2.0, 1.5]
-    assert parsed["prepare"].features_per_stage == [4, 8]
+    assert parsed["prepare"].features_per_stage == [4, 8, 8]
     evaluate = parsed["evaluate_other_sikd_seed0_fold0"]
     assert evaluate.labels == ["core=inner"]
     assert evaluate.slices

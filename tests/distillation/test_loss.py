@@ -298,7 +298,18 @@ class TestDistillationLoss:
         loss.expect(TEACHER)
         loss.forget()
         assert loss(torch.tensor([3.0]), torch.tensor([1.0])).item() == 4
-        assert capture.cleared == 1
+        assert capture.cleared == 2
+
+    def test_what_ran_through_the_network_before_the_step_does_not_count(self) -> None:
+        network = make_network(2, deep_supervision=False)
+        loss = DistillationLoss(nn.MSELoss(), 2.0, PenultimateCapture(network))
+        image, teacher = torch.zeros(1, 1, 32, 32), torch.ones(1, 4, 32, 32)
+        network(image + 1)  # as nnU-Net's plot of the architecture does
+        loss.expect(teacher)
+        loss(network(image), torch.zeros(1, 3, 32, 32))
+        once_more = PenultimateCapture(network)
+        network(image)
+        assert loss.last_parts[1] == feature_mse(once_more.take(), teacher)
 
     def test_gradient_is_the_sum_of_both(self) -> None:
         network = make_network(2, deep_supervision=False)

@@ -110,7 +110,7 @@ def test_plans_with_a_change(dataset_2d: PreprocessedDataset, content: dict[str,
     file = dataset_2d.folder / "nnUNetPlans.json"
     file.write_text(json.dumps(content))
     one_line(lambda: copy_spec(PlannedConfiguration.load(dataset_2d.name, "2d", "nnUNetPlans")))
-    changes: dict[str, Any] = {"spacing": [2.0, 2.0], "patch_size": [16, 16], "features_per_stage": [2, 4]}
+    changes: dict[str, Any] = {"spacing": [2.0, 2.0], "patch_size": [16, 16], "features_per_stage": [2, 4, 4]}
     one_line(lambda: derive_configuration(file, "2d_new", "2d", **changes, write=False))
 
 

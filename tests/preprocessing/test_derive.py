@@ -19,7 +19,14 @@ from tests.helpers import make_plans
 @pytest.fixture(params=[False, True], ids=["plain", "residual"])
 def plans(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     file = tmp_path / "nnUNetPlans.json"
-    file.write_text(json.dumps(make_plans("Dataset901_Tiny", residual=request.param)))
+    plans = make_plans("Dataset901_Tiny", residual=request.param)
+    for configuration in plans["configurations"].values():  # of four stages, so that there are smaller ones
+        arguments = configuration["architecture"]["arch_kwargs"]
+        arguments["n_stages"] += 1
+        for each in arguments.values():
+            if isinstance(each, list):
+                each.append(each[-1])
+    file.write_text(json.dumps(plans))
     return file
 
 
@@ -38,7 +45,7 @@ def refused(file: Path, name: str = "small", base: str = "2d", **changes: Any) -
 
 @pytest.mark.parametrize(("base", "dim"), [("2d", 2), ("3d_fullres", 3)])
 def test_nnunet_builds_the_smaller_network(plans: Path, base: str, dim: int) -> None:
-    changes = {"spacing": [2.0] * dim, "patch_size": [16] * dim, "batch_size": 3, "features_per_stage": [3, 5]}
+    changes = {"spacing": [2.0] * dim, "patch_size": [16] * dim, "batch_size": 3, "features_per_stage": [3, 5, 7]}
     derive_configuration(plans, "small", base, **changes)  # type: ignore[arg-type]
     configuration = configuration_of(plans, "small")
     assert (configuration.patch_size, configuration.batch_size) == ([16] * dim, 3)
@@ -54,7 +61,7 @@ def test_nnunet_builds_the_smaller_network(plans: Path, base: str, dim: int) -> 
         deep_supervision=False,
     )
     assert network(torch.zeros(1, 1, *[16] * dim)).shape == (1, 3, *[16] * dim)
-    assert len(network.encoder.stages) == 2
+    assert len(network.encoder.stages) == 3
 
 
 def test_without_another_spacing_the_cases_are_shared(plans: Path) -> None:
@@ -64,9 +71,9 @@ def test_without_another_spacing_the_cases_are_shared(plans: Path) -> None:
 
 def test_of_a_derived_one(plans: Path) -> None:
     derive_configuration(plans, "small", "2d", patch_size=[16, 16])
-    derive_configuration(plans, "smaller", "small", features_per_stage=[3, 5])
+    derive_configuration(plans, "smaller", "small", features_per_stage=[3, 5, 7])
     assert configuration_of(plans, "smaller").patch_size == [16, 16]
-    assert configuration_of(plans, "smaller").network_arch_init_kwargs["n_stages"] == 2
+    assert configuration_of(plans, "smaller").network_arch_init_kwargs["n_stages"] == 3
 
 
 def test_twice_is_once_and_other_values_are_refused(plans: Path) -> None:
@@ -79,6 +86,15 @@ def test_twice_is_once_and_other_values_are_refused(plans: Path) -> None:
     assert "has another configuration named '3d_fullres'" in refused(plans, "3d_fullres")
 
 
+def test_of_the_first_stage_of_a_cascade(plans: Path) -> None:
+    content = json.loads(plans.read_text())
+    content["configurations"]["3d_fullres"]["next_stage"] = "3d_cascade_fullres"
+    plans.write_text(json.dumps(content))
+    derive_configuration(plans, "small", "3d_fullres", batch_size=3)
+    assert configuration_of(plans, "3d_fullres").next_stage_names == ["3d_cascade_fullres"]
+    assert configuration_of(plans, "small").next_stage_names is None
+
+
 def test_only_checked(plans: Path) -> None:
     before = plans.read_text()
     derive_configuration(plans, "small", "2d", batch_size=2, write=False)
@@ -89,10 +105,10 @@ def test_only_checked(plans: Path) -> None:
     ("changes", "expected"),
     [
         ({"base": "2d_none"}, "has no configuration '2d_none' to derive 'small' from; it has 2d, 3d_fullres"),
-        ({"features_per_stage": [1, 2, 3, 4]}, "its network has 3 stages and features_per_stage names 4: name 2 to 3"),
-        ({"features_per_stage": [4]}, "names 1: name 2 to 3"),
-        ({"patch_size": [30, 32]}, "small's patch size [30, 32] must be divisible by 4 along axis 0"),
-        ({"patch_size": [32, 30]}, "must be divisible by 4 along axis 1"),
+        ({"features_per_stage": [1, 2, 3, 4, 5]}, "has 4 stages and features_per_stage names 5: name 3 to 4"),
+        ({"features_per_stage": [4, 8]}, "names 2: name 3 to 4"),
+        ({"patch_size": [28, 32]}, "small's patch size [28, 32] must be divisible by 8 along axis 0"),
+        ({"patch_size": [32, 28]}, "must be divisible by 8 along axis 1"),
         ({"patch_size": [32, 32, 32]}, "small's patch_size [32, 32, 32] must have 2 values, as [32, 32]"),
         ({"spacing": [1.0]}, "small's spacing [1.0] must have 2 values"),
     ],

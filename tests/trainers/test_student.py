@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_sikd.errors import SIKDError
@@ -200,6 +201,38 @@ def test_settings_are_in_log_and_debug_json(dataset: PreprocessedDataset, make_t
     debug = json.loads((Path(student.output_folder) / "debug.json").read_text())
     assert "alpha=2.0" in debug["sikd"]
     assert student.teacher.sha256 in Path(student.log_file).read_text()
+
+
+@pytest.mark.parametrize("name", [TEACHER, STUDENT])
+def test_of_the_first_stage_of_a_cascade_nothing_is_predicted_for_the_second(
+    dataset: PreprocessedDataset, make_trainer: MakeTrainer, name: str
+) -> None:
+    trainer = make_trainer(dataset, name)
+    trainer.initialize()
+    trainer.configuration_manager.configuration["next_stage"] = "3d_fullres"  # which is not preprocessed
+    trainer.perform_actual_validation()
+    assert (Path(trainer.output_folder) / "validation" / "summary.json").is_file()
+
+
+def test_a_label_may_be_a_list_of_one(dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
+    file = dataset.folder / "dataset.json"
+    described = json.loads(file.read_text())
+    described["labels"] = {name: value if value == 0 else [value] for name, value in described["labels"].items()}
+    file.write_text(json.dumps(described))
+    student = start_student(make_trainer, dataset)
+    assert list(student.my_init_kwargs["sikd"]["teacher_pseudo_dice"]) == ["shell", "core"]
+
+
+def test_a_refused_teacher_leaves_no_process_that_complains(
+    dataset: PreprocessedDataset, make_trainer: MakeTrainer, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = make_trainer(dataset, STUDENT)
+    monkeypatch.setenv("nnUNet_SIKD_force_teacher", "0")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    assert "pseudo Dice" in refusal(student)
+    for loader in (student.dataloader_train, student.dataloader_val):
+        assert isinstance(loader, NonDetMultiThreadedAugmenter)
+        assert not loader.initialized or not any(process.is_alive() for process in loader._processes)
 
 
 def test_cascade_is_refused(dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
