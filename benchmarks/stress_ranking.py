@@ -23,7 +23,9 @@ from scipy import stats
 from nnunetv2_sikd.benchmark.file import load_specification
 from nnunetv2_sikd.benchmark.specification import Specification
 from nnunetv2_sikd.figures.drawing import new_figure, save_figure
-from nnunetv2_sikd.stress.scores import Score, mean_dice, under_shift, without_shift
+from nnunetv2_sikd.stress.scores import COLUMNS, Dice, Score, mean_dice, under_shift, without_shift
+
+FIRST, *_, LAST = COLUMNS  # no shift, all that are summarised
 
 
 def main() -> None:
@@ -51,8 +53,7 @@ def main() -> None:
                 {
                     "arm": training.arm,
                     "seed": training.seed,
-                    "no_shift": float(np.mean(list(without_shift(dice[training.trainer]).values()))),
-                    "simulated": float(np.mean(list(under_shift(dice[training.trainer]).values()))),
+                    **{column: dice_of(dice[training.trainer], shifts) for column, shifts in COLUMNS.items()},
                     "unseen": float(unseen[training.key]),
                 }
             )
@@ -61,10 +62,10 @@ def main() -> None:
     for point in points:
         by_arm[point["arm"]].append(point)
     for arm, each in by_arm.items():
-        means[arm] = {key: float(np.mean([one[key] for one in each])) for key in ("no_shift", "simulated", "unseen")}
+        means[arm] = {key: float(np.mean([one[key] for one in each])) for key in (*COLUMNS, "unseen")}
     found = {}
     for name, rows in (("trainings", points), ("arms", list(means.values()))):
-        for key in ("no_shift", "simulated"):
+        for key in COLUMNS:
             pair = [[row[k] for row in rows] for k in (key, "unseen")]
             found[f"{name}, {key}"] = {"rho": float(stats.spearmanr(*pair).statistic), "n": len(rows)}
     told = [[name, str(each["n"]), f"{each['rho']:+.2f}"] for name, each in found.items()]
@@ -74,11 +75,17 @@ def main() -> None:
         draw(by_arm, specification, args)
 
 
+def dice_of(dice: Dice, shifts: tuple[str, ...] | None) -> float:
+    """Mean Dice over patients, under some shifts or (None) as they are."""
+    found = without_shift(dice) if shifts is None else under_shift(dice, shifts)
+    return float(np.mean(list(found.values())))
+
+
 def draw(by_arm: dict[str, list[dict[str, float]]], specification: Specification, args: argparse.Namespace) -> None:
-    figure = new_figure(9, 3.6)
+    figure = new_figure(9, 3.9)
     panels = figure.subplots(1, 2, sharey=True)
     titles = ("validation cases as they are", "validation cases under simulated shifts")
-    for axes, key, title in zip(panels, ("no_shift", "simulated"), titles, strict=True):
+    for axes, key, title in zip(panels, (FIRST, LAST), titles, strict=True):
         for number, (arm, each) in enumerate(by_arm.items()):
             x, y = ([one[k] for one in each] for k in (key, "unseen"))
             axes.scatter(x, y, s=14, color=f"C{number}", alpha=0.5)
@@ -88,7 +95,9 @@ def draw(by_arm: dict[str, list[dict[str, float]]], specification: Specification
         axes.set_xlabel(f"mean Dice, {title}", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(f"mean Dice, {args.test}", fontsize=9)
-    panels[1].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     save_figure(figure, args.figure)
 
 

@@ -41,17 +41,17 @@ def examples(
     planned: PlannedConfiguration,
     raw: RawCase,
     networks: Mapping[str, nnUNetPredictor],
-    severities: int,
     file: Path,
+    title: str,
 ) -> Path:
     """Predict a case as it is and under each shift at its strongest, and draw one slice of it.
 
     Args:
         planned: Data set and configuration.
         raw: The case.
-        networks: By trainer.
-        severities: Steps to the strongest.
+        networks: By name of the trainer.
         file: Where to.
+        title: Of the picture, to which the slice is added.
     """
     steps: list[Shift | None] = [None, *SHIFTS]
     shown: int | None = None
@@ -65,7 +65,6 @@ def examples(
             prediction = segmented(planned, network, image)
             dice = [each for each in dice_by_label(planned, reference, prediction).values() if not np.isnan(each)]
             found[name] = (prediction[shown], float(np.mean(dice)) if dice else float("nan"))
-        title = "no shift" if shift is None else shift.title.lower()
-        views.append(Example(title, image[0, shown], reference[shown], found))
-    title = f"{planned.dataset_name}, validation case {raw.name}, slice {shown}; shifts at severity {severities}"
-    return draw_examples(views, class_names(planned), title, file)
+        named = "no shift" if shift is None else shift.title.lower()
+        views.append(Example(named, image[0, shown], reference[shown], found))
+    return draw_examples(views, class_names(planned), f"{title}; slice {shown}", file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from nnunetv2_sikd.evaluation.labels import LabelTable
 from nnunetv2_sikd.figures.networks import build_network
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.raw_cases import check_case, training_cases
-from nnunetv2_sikd.stress.shifts import Image, Label, Shift, ranges_of, shifted
+from nnunetv2_sikd.stress.scores import Score
+from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, Shift, ranges_of, shifted
 from nnunetv2_sikd.trainers.lookup import find_trainer
 
 
@@ -92,6 +93,33 @@ def predictor_of(
         network, planned.plans, planned.configuration, weights, planned.dataset_json, name, axes
     )
     return predictor
+
+
+def score(
+    planned: PlannedConfiguration,
+    raw: RawCase,
+    networks: Mapping[str, nnUNetPredictor],
+    severities: int,
+    shifts: Sequence[Shift] = SHIFTS,
+) -> list[Score]:
+    """Dice of each network and label without shift and under each shift and severity.
+
+    Args:
+        planned: Data set and configuration.
+        raw: The case.
+        networks: By trainer.
+        severities: Steps to the strongest.
+        shifts: Those to try.
+    """
+    steps: list[tuple[Shift | None, int]] = [(None, 0)]
+    steps += [(shift, severity) for shift in shifts for severity in range(1, severities + 1)]
+    scores = []
+    for shift, severity in tqdm(steps, desc=raw.name, unit="image", leave=False):
+        image, reference = preprocessed(planned, raw, shift, severity / severities)
+        for name, network in networks.items():
+            for structure, dice in dice_by_label(planned, reference, segmented(planned, network, image)).items():
+                scores.append(Score(name, raw.name, shift.name if shift else "", severity, structure, dice))
+    return scores
 
 
 def in_plane(planned: PlannedConfiguration, raw: RawCase) -> tuple[Image, Label]:

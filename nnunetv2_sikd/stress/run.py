@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
 from nnunetv2_sikd.devices import check_device
@@ -25,16 +24,14 @@ from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.stress.examples import examples, median_case, one_of_each
 from nnunetv2_sikd.stress.predict import (
     RawCase,
-    dice_by_label,
     in_plane,
     load_case,
     predictor_of,
-    preprocessed,
     raw_files,
-    segmented,
+    score,
 )
 from nnunetv2_sikd.stress.scores import Score, by_seed, differences, mean_dice, summary_table
-from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION, Image, Shift, ranges_of, shifted
+from nnunetv2_sikd.stress.shifts import VERSION, Image, Shift, ranges_of, shifted
 from nnunetv2_sikd.stress.show import draw_curves, draw_differences, draw_shifts
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
@@ -118,14 +115,15 @@ def stress(
             raw = load_case(planned, case, *files[case])
             example = example or raw
             if left:
-                scores += _score(planned, raw, {name: networks[name] for name in left}, severities)
+                scores += score(planned, raw, {name: networks[name] for name in left}, severities)
                 _write(output, scores, record)
         if example is not None and not (output / "shifts.png").is_file():
             _draw_shifts(planned, example, severities, output / "shifts.png")
         case, each = median_case(scores, checkpoints, cases), one_of_each(checkpoints)
         if record.get("examples") != [case, *each] or not (output / "examples.png").is_file():
             shown = {name: networks[name] for name in each}
-            examples(planned, load_case(planned, case, *files[case]), shown, severities, output / "examples.png")
+            title = f"{planned.dataset_name}, validation case {case}; shifts at severity {severities}"
+            examples(planned, load_case(planned, case, *files[case]), shown, output / "examples.png", title)
             record["examples"] = [case, *each]
             _write(output, scores, record)
     return _summarise(scores, list(checkpoints), patients, output, told=patient is not None)
@@ -195,21 +193,6 @@ def _spread(cases: Sequence[str], number: int | None) -> list[str]:
     if number is None or number >= len(cases):
         return list(cases)
     return [cases[round(place)] for place in np.linspace(0, len(cases) - 1, number)]
-
-
-def _score(
-    planned: PlannedConfiguration, raw: RawCase, networks: dict[str, nnUNetPredictor], severities: int
-) -> list[Score]:
-    """Dice of each network and label without shift and under each shift and severity."""
-    steps: list[tuple[Shift | None, int]] = [(None, 0)]
-    steps += [(shift, severity) for shift in SHIFTS for severity in range(1, severities + 1)]
-    scores = []
-    for shift, severity in tqdm(steps, desc=raw.name, unit="image", leave=False):
-        data, reference = preprocessed(planned, raw, shift, severity / severities)
-        for name, network in networks.items():
-            for structure, dice in dice_by_label(planned, reference, segmented(planned, network, data)).items():
-                scores.append(Score(name, raw.name, shift.name if shift else "", severity, structure, dice))
-    return scores
 
 
 def _draw_shifts(planned: PlannedConfiguration, raw: RawCase, severities: int, file: Path) -> None:

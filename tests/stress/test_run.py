@@ -121,13 +121,13 @@ def test_a_second_run_predicts_nothing_and_a_further_trainer_is_added(
 ) -> None:
     output, planned = tmp_path / "out", load(dataset)
     predicted: list[str] = []
-    score = module._score
+    score = module.score
 
     def counting(planned: Any, raw: Any, networks: dict[str, Any], severities: int) -> Any:
         predicted.extend(f"{name} {raw.name}" for name in networks)
         return score(planned, raw, networks, severities)
 
-    monkeypatch.setattr(module, "_score", counting)
+    monkeypatch.setattr(module, "score", counting)
     stress(planned, 0, [ONE], output, severities=1, device="cpu", mirroring=False)
     first = rows_of(output)
     assert len(predicted) == 2
@@ -149,18 +149,18 @@ def test_a_second_run_predicts_nothing_and_a_further_trainer_is_added(
 def test_continues_after_an_interruption(
     dataset: PreprocessedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned, score = load(dataset), module._score
+    planned, score = load(dataset), module.score
 
     def dying(planned: Any, raw: Any, *others: Any) -> Any:
         if raw.name == dataset.cases[1]:
             raise KeyboardInterrupt
         return score(planned, raw, *others)
 
-    monkeypatch.setattr(module, "_score", dying)
+    monkeypatch.setattr(module, "score", dying)
     with pytest.raises(KeyboardInterrupt):
         stress(planned, 0, [ONE], tmp_path / "cut", severities=1, device="cpu", mirroring=False)
     assert {row["case"] for row in rows_of(tmp_path / "cut")} == {dataset.cases[0]}
-    monkeypatch.setattr(module, "_score", score)
+    monkeypatch.setattr(module, "score", score)
     for folder in ("cut", "whole"):
         stress(planned, 0, [ONE], tmp_path / folder, severities=1, device="cpu", mirroring=False)
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
@@ -251,9 +251,9 @@ def test_shifts_act_in_the_plane_of_the_acquisition(
     monkeypatch.setattr(predict, "shifted", noting)
     monkeypatch.setattr(planned.configuration.preprocessor_class, "run_case_npy", preprocessed)
     raw = predict.load_case(planned, dataset.cases[0], *predict.raw_files(planned, dataset.cases[:1])[dataset.cases[0]])
-    monkeypatch.setattr(module, "tqdm", lambda steps, **_: steps[1:])  # begin with a shift
+    monkeypatch.setattr(predict, "tqdm", lambda steps, **_: steps[1:])  # begin with a shift
     with pytest.raises(KeyboardInterrupt):
-        module._score(planned, raw, {}, 1)
+        predict.score(planned, raw, {}, 1)
     assert seen == [(1, 36, 4, 40)]
     assert reached == [(1, 4, 40, 36)]
 
