@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = ["SIKDError", "__version__", "class_average", "write_class_averages"]
 
 if TYPE_CHECKING:

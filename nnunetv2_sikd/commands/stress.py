@@ -1,8 +1,9 @@
 """Test trained folds on their validation cases under simulated shifts: a choice of trainer without target data.
 
 Contrast inversion and remapping, gamma, class levels, bias field, noise, blur, resolution and ghosting, each from no
-change to a strong one. Writes a table (stress.md), every score (stress.csv), Dice over severity (stress.png) and what
-the shifts look like (shifts.png).
+change to a strong one. Writes a table (stress.md), every score (stress.csv), Dice over severity (stress.png), the
+differences to the first trainer (differences.png), what the shifts look like (shifts.png) and what the trainers find
+under the strongest (examples.png).
 """
 
 from __future__ import annotations

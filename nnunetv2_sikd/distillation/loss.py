@@ -32,6 +32,10 @@ def feature_mse(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Ten
 
     Raises:
         ValueError: The feature maps differ in shape.
+
+    Reference:
+        Dong, Du, Xu: Shape-intensity knowledge distillation for robust medical image segmentation, Frontiers of
+        Computer Science 2024, Eq. 3.
     """
     _check_shapes(student, teacher)
     mean: torch.Tensor = _FeatureMSE.apply(student, teacher, weights)

@@ -45,6 +45,10 @@ class ClassJitterTransform(ImageOnlyTransform):
     Shape:
         - image: ``(C, *spatial)``, floating point
         - segmentation: ``(1 or more, *spatial)``, integer, of which the first channel holds the labels
+
+    Reference:
+        The class average: Dong, Du, Xu, Frontiers of Computer Science 2024, Eq. 1. Random levels by class: Billot et
+        al., SynthSeg, Medical Image Analysis 2023 (there of synthetic images).
     """
 
     def __init__(

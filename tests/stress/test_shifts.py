@@ -77,6 +77,28 @@ def test_gamma_keeps_the_order() -> None:
     assert (np.diff(apply("gamma", 1.0, ramp())) >= 0).all()
 
 
+def test_remapping_is_one_curve_of_six_points() -> None:
+    image = np.concatenate([ramp(), ramp()[..., ::-1]], axis=2)
+    full, half = (apply("remapping", strength, image)[0, 0] for strength in (1.0, 0.5))
+    np.testing.assert_allclose(full[0], full[1, ::-1], atol=1e-5)  # of the intensity alone
+    np.testing.assert_allclose(half, (full + image[0, 0]) / 2, atol=1e-5)  # halfway
+    bends = np.abs(np.diff(full[0, 3:-3], 2)) > 1e-4
+    assert 2 <= np.flatnonzero(bends).size <= 8  # straight but for four points, each between two pixels
+    assert (np.diff(full[0]) < -1e-4).any()  # not in order
+
+
+def test_a_bias_field_is_smooth_and_has_its_strength() -> None:
+    image = np.random.default_rng(0).uniform(0.5, 1, (1, 4, 40, 40)).astype(np.float32)
+    image[..., 0, 0] = 0.01  # so that an intensity of 0 stays where it is, nearly
+    gain = (apply("bias_field", 1.0, image) / image)[0]
+    logarithm = np.log(gain[:, 1:, 1:])
+    assert 0.9 < np.abs(logarithm).max() <= 1.25
+    steps = [np.abs(np.diff(logarithm, axis=axis)).max() for axis in (1, 2)]
+    assert max(steps) < 0.2
+    weaker = np.log((apply("bias_field", 0.5, image) / image)[0, :, 1:, 1:])
+    np.testing.assert_allclose(weaker, logarithm / 2, atol=0.03)
+
+
 def test_classes_move_and_keep_their_texture() -> None:
     image, label = np.random.default_rng(0).normal(10, 1, (1, 2, 40, 40)).astype(np.float32), np.zeros((2, 40, 40))
     label[:, 20:] = 1
