@@ -46,6 +46,13 @@ class PreprocessedDataset:
         unit = "slice" if self.configuration == "2d" else "volume"
         return self.folder / f"{self.source.name}_SIKD_per_{unit}"
 
+    def become_second_stage(self) -> None:
+        """Plan its configuration as the second stage of a cascade."""
+        file = self.folder / "nnUNetPlans.json"
+        plans = json.loads(file.read_text())
+        plans["configurations"][self.configuration]["previous_stage"] = "3d_lowres"
+        file.write_text(json.dumps(plans))
+
 
 def make_preprocessed_dataset(
     folder: Path,

@@ -195,10 +195,7 @@ def test_what_is_not_there(nnunet: NnUNet, tmp_path: Path) -> None:
 
 
 def test_the_second_stage_of_a_cascade_is_refused(tmp_path: Path, dataset_2d: PreprocessedDataset) -> None:
-    file = dataset_2d.folder / "nnUNetPlans.json"
-    plans = json.loads(file.read_text())
-    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
-    file.write_text(json.dumps(plans))
+    dataset_2d.become_second_stage()
     with pytest.raises(SIKDError, match="-prev_stage_predictions"):
         predict(tmp_path, tmp_path / "out", dataset_2d.name, fold=0, trainer=TRAINER, device="cpu")
     assert not (tmp_path / "out").exists()

@@ -82,10 +82,7 @@ def test_probabilities_are_saved_until_every_case_has_them(
 def test_cascades_are_refused_before_copies_are_made(
     dataset_2d: PreprocessedDataset, nnunet_folders: Path, started: list[list[str]], trainer: str
 ) -> None:
-    file = dataset_2d.folder / "nnUNetPlans.json"
-    plans = json.loads(file.read_text())
-    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
-    file.write_text(json.dumps(plans))
+    dataset_2d.become_second_stage()
     with pytest.raises(SIKDError, match="SIKD does not train cascades"):
         training.train(dataset_2d.name, fold=0, trainer=trainer, device="cpu")
     assert not dataset_2d.copies.exists()

@@ -271,10 +271,7 @@ class TestRefuses:
         assert not (tmp_path / "out").exists()
 
     def test_the_second_stage_of_a_cascade(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
-        file = dataset.folder / "nnUNetPlans.json"
-        plans = json.loads(file.read_text())
-        plans["configurations"]["2d"]["previous_stage"] = "3d_fullres"
-        file.write_text(json.dumps(plans))
+        dataset.become_second_stage()
         assert "second stage of a cascade" in self.refusal(dataset, tmp_path / "out")
 
     def test_a_teacher(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:

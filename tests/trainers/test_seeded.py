@@ -113,10 +113,7 @@ def test_trainers_of_one_seed_start_alike_and_see_the_same_batches(
 
 
 def test_cascade_is_refused(dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
-    plans_file = dataset.folder / "nnUNetPlans.json"
-    plans = json.loads(plans_file.read_text())
-    plans["configurations"]["2d"]["previous_stage"] = "3d_fullres"
-    plans_file.write_text(json.dumps(plans))
+    dataset.become_second_stage()
     with pytest.raises(SIKDError, match="second stage of a cascade"):
         make_trainer(dataset, STOCK).initialize()
 

@@ -236,10 +236,7 @@ def test_a_refused_teacher_leaves_no_process_that_complains(
 
 
 def test_cascade_is_refused(dataset: PreprocessedDataset, make_trainer: MakeTrainer) -> None:
-    plans_file = dataset.folder / "nnUNetPlans.json"
-    plans = json.loads(plans_file.read_text())
-    plans["configurations"]["2d"]["previous_stage"] = "3d_fullres"
-    plans_file.write_text(json.dumps(plans))
+    dataset.become_second_stage()
     with pytest.raises(SIKDError, match="does not train cascades"):
         make_trainer(dataset, STUDENT).initialize()
 
