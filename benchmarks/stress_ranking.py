@@ -10,7 +10,6 @@ scored its trainings. Each training is a point, each arm a mean.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -23,7 +22,8 @@ from scipy import stats
 from nnunetv2_sikd.benchmark.file import load_specification
 from nnunetv2_sikd.benchmark.specification import Specification
 from nnunetv2_sikd.figures.drawing import new_figure, save_figure
-from nnunetv2_sikd.stress.scores import COLUMNS, Dice, Score, mean_dice, under_shift, without_shift
+from nnunetv2_sikd.stress.record import read_scores
+from nnunetv2_sikd.stress.scores import COLUMNS, Dice, mean_dice, under_shift, without_shift
 
 FIRST, *_, LAST = COLUMNS  # no shift, all that are summarised
 
@@ -39,8 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     before = machine()
     specification = load_specification(args.benchmark)
-    with (args.stress / "stress.csv").open(newline="") as stream:
-        dice = mean_dice(Score.from_row(row) for row in csv.DictReader(stream))
+    dice = mean_dice(read_scores(args.stress))
     frame = pd.read_csv(args.scores)
     frame["key"] = frame.arm + "_" + frame.training
     of_labels = frame[frame.test == args.test].groupby(["key", "label", "patient"]).dice.mean()

@@ -2,7 +2,7 @@
 
 ``nnUNetv2_sikd stress`` takes validation cases, since it is there to choose by. This is to see how far what was chosen
 carries. The other data set's labels are matched by name; what it does not annotate has no Dice. Writes every score to
-``OUT/stress.csv`` (a second run adds what is missing), and with ``--example`` a picture of one case.
+``OUT/stress.csv`` (another run adds trainers; other shifts need another folder), and with ``--example`` a picture.
 
     python benchmarks/unseen_stress.py -d 101 -c 2d_3mm_80_f8 --target 102 -o unseen_102 \\
         --shifts inversion remapping noise -tr nnUNetTrainer nnUNetTrainer_classVariation_onTop
@@ -11,7 +11,6 @@ carries. The other data set's labels are matched by name; what it does not annot
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 from pathlib import Path
@@ -19,14 +18,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_sikd.distillation.checkpoint import read_checkpoint
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.evaluation.labels import value_of
-from nnunetv2_sikd.figures.drawing import save_table
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, find_dataset
-from nnunetv2_sikd.stress.examples import examples
+from nnunetv2_sikd.stress.examples import draw_examples
 from nnunetv2_sikd.stress.predict import RawCase, load_case, predictor_of, score
-from nnunetv2_sikd.stress.scores import Score, mean_curves, mean_dice
-from nnunetv2_sikd.stress.shifts import SHIFTS
+from nnunetv2_sikd.stress.record import read_scores, settle, write_scores
+from nnunetv2_sikd.stress.scores import mean_curves, mean_dice
+from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION
 from nnunetv2_sikd.training import fold_folder
 
 SEVERITIES = 3
@@ -48,34 +47,27 @@ def main() -> None:
     args = parser.parse_args()
     planned = PlannedConfiguration.load(args.d, args.c, args.p)
     raw = Path(os.environ["nnUNet_raw"]) / find_dataset(args.target)
-    networks = {
-        trainer: predictor_of(
-            planned,
-            read_checkpoint(fold_folder(planned, trainer, args.f) / "checkpoint_final.pth"),
-            trainer,
-            args.device,
-            mirroring=False,
-        )
-        for trainer in args.tr
+    checkpoints = {
+        name: read_checkpoint(fold_folder(planned, name, args.f) / "checkpoint_final.pth") for name in args.tr
     }
+    networks = {name: predictor_of(planned, each, name, args.device, False) for name, each in checkpoints.items()}
     args.o.mkdir(parents=True, exist_ok=True)
     if args.example is not None:
         shown = dict(zip(args.titles or args.tr, networks.values(), strict=True))
         title = f"{raw.name}, test case {args.example}; shifts at their strongest"
-        print(examples(planned, unseen_case(planned, raw, args.example), shown, args.o / "example.png", title))
+        print(draw_examples(planned, unseen_case(planned, raw, args.example), shown, args.o / "example.png", title))
         return
-    file = args.o / "stress.csv"
-    scores = []
-    if file.is_file():
-        with file.open(newline="", encoding="utf-8") as stream:
-            scores = [Score.from_row(row) for row in csv.DictReader(stream)]
+    about = {"target": raw.name, "configuration": planned.name, "fold": args.f, "shifts": args.shifts}
+    about |= {"version of the shifts": VERSION}
+    record = settle(args.o, about, {name: weights_hash(each["network_weights"]) for name, each in checkpoints.items()})
+    scores = read_scores(args.o)
     known = {(each.trainer, each.case) for each in scores}
     shifts = [shift for shift in SHIFTS if shift.name in args.shifts]
     for name in tqdm(test_cases(raw), desc="Test cases", unit="case"):
         left = {trainer: network for trainer, network in networks.items() if (trainer, name) not in known}
         if left:
             scores += score(planned, unseen_case(planned, raw, name), left, SEVERITIES, shifts)
-            save_table([each.row() for each in scores], file)
+            write_scores(args.o, scores, record)
     dice = mean_dice(scores)
     for trainer in args.tr:
         found = mean_curves([dice[trainer]])
@@ -91,6 +83,8 @@ def test_cases(raw: Path) -> list[str]:
 
 def unseen_case(planned: PlannedConfiguration, raw: Path, name: str) -> RawCase:
     """A test case with the label values of the data set that was trained on."""
+    if planned.label_manager.has_regions:
+        raise SystemExit(f"{planned.dataset_name}: is trained on regions, which this script does not match")
     described = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     ending = described["file_ending"]
     images = sorted((raw / "imagesTs").glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))

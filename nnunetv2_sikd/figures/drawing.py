@@ -23,6 +23,7 @@ from nnunetv2_sikd.untrusted import as_cell
 _BACKGROUND = "#000000"
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
 _DPI = 200
+BETTER, WORSE, UNCLEAR = "#0072B2", "#D55E00", "#595959"
 
 
 def colours(classes: Iterable[int]) -> dict[int, str]:
@@ -64,6 +65,12 @@ def bare(axes: Axes) -> None:
     """Take away ticks and frame."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+
+
+def plain(axes: Axes) -> None:
+    """Leave only the axes that carry numbers."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
 
 
 def save_figure(figure: Figure, file: Path) -> Path:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 # Okabe and Ito's palette: told apart with any colour vision.
-BETTER, WORSE, UNCLEAR = "#0072B2", "#D55E00", "#595959"
 LABEL_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
 WIDTH = 5.0  # inches: text of 9 points stays readable when a phone shows it 350 pixels wide
 
@@ -75,9 +73,3 @@ def literal(figure: Figure) -> None:
     """Show all text as it is: a name with two ``$`` is no formula, and an invalid one would be an error."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-
-
-def plain(axes: Axes) -> None:
-    """Leave only the axes that carry numbers."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)

@@ -7,7 +7,8 @@ from textwrap import fill
 
 import numpy as np
 
-from nnunetv2_sikd.report.canvas import BETTER, UNCLEAR, WIDTH, WORSE, Picture, as_svg, new_figure, plain
+from nnunetv2_sikd.figures.drawing import BETTER, UNCLEAR, WORSE, plain
+from nnunetv2_sikd.report.canvas import WIDTH, Picture, as_svg, new_figure
 from nnunetv2_sikd.report.formatting import count
 from nnunetv2_sikd.report.pairing import MEAN_LABEL, PatientScores, patient_scores
 from nnunetv2_sikd.report.results import Results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.stress.predict import RawCase, dice_by_label, preprocessed, segmented
 from nnunetv2_sikd.stress.scores import Score, by_seed, mean_dice, under_shift
 from nnunetv2_sikd.stress.shifts import SHIFTS, Shift
-from nnunetv2_sikd.stress.show import Example, draw_examples
+from nnunetv2_sikd.stress.show import Example, draw_views
 
 
 def one_of_each(trainers: Iterable[str]) -> list[str]:
@@ -22,22 +22,25 @@ def one_of_each(trainers: Iterable[str]) -> list[str]:
     return [next(iter(group.values())) for group in by_seed(trainers).values()]
 
 
-def median_case(scores: Iterable[Score], trainers: Collection[str], cases: Sequence[str]) -> str:
-    """The case whose mean Dice, of all trainers under all shifts, is the median (the lower of two): no choice of ours.
+def median_case(scores: Iterable[Score], cases: Sequence[str]) -> str:
+    """The case of median Dice (of two the lower), of all trainers and under all shifts but class levels.
+
+    So nobody chooses which case is shown.
 
     Args:
-        scores: Of any trainers and cases.
-        trainers: Those that count.
-        cases: To choose from; the first, if none has a Dice with every trainer.
+        scores: Of any trainers; those that lack a case do not count.
+        cases: To choose from; the first, if none has a Dice.
     """
-    dice = mean_dice(score for score in scores if score.trainer in trainers and score.case in cases)
+    dice = mean_dice(score for score in scores if score.case in cases)
     found = [under_shift(each) for each in dice.values()]
+    most = max((len(each) for each in found), default=0)
+    found = [each for each in found if len(each) == most]
     common = sorted(set.intersection(*(set(each) for each in found))) if found else []
     ranked = sorted(common, key=lambda case: float(np.mean([each[case] for each in found])))
     return ranked[(len(ranked) - 1) // 2] if ranked else cases[0]
 
 
-def examples(
+def draw_examples(
     planned: PlannedConfiguration,
     raw: RawCase,
     networks: Mapping[str, nnUNetPredictor],
@@ -64,7 +67,8 @@ def examples(
         for name, network in networks.items():
             prediction = segmented(planned, network, image)
             dice = [each for each in dice_by_label(planned, reference, prediction).values() if not np.isnan(each)]
-            found[name] = (prediction[shown], float(np.mean(dice)) if dice else float("nan"))
+            found[name] = (prediction[shown].copy(), float(np.mean(dice)) if dice else float("nan"))
         named = "no shift" if shift is None else shift.title.lower()
-        views.append(Example(named, image[0, shown], reference[shown], found))
-    return draw_examples(views, class_names(planned), f"{title}; slice {shown}", file)
+        # Copies: a slice that is none would keep its volume until all are drawn.
+        views.append(Example(named, image[0, shown].copy(), reference[shown].copy(), found))
+    return draw_views(views, class_names(planned), f"{title}; slice {shown}", file)

@@ -26,7 +26,7 @@ from nnunetv2_sikd.trainers.lookup import find_trainer
 
 @dataclass(frozen=True)
 class RawCase:
-    """A validation case before any preprocessing.
+    """A case before any preprocessing.
 
     Attributes:
         name: Case identifier.

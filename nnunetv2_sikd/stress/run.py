@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,11 @@ from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.figures.cases import validation_cases
-from nnunetv2_sikd.figures.drawing import save_table
-from nnunetv2_sikd.files import only_here, write_json, write_text
+from nnunetv2_sikd.files import only_here, write_text
 from nnunetv2_sikd.folders import cannot_write, make_folder
 from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.stress.examples import examples, median_case, one_of_each
+from nnunetv2_sikd.stress.examples import draw_examples, median_case, one_of_each
 from nnunetv2_sikd.stress.predict import (
     RawCase,
     in_plane,
@@ -30,14 +27,13 @@ from nnunetv2_sikd.stress.predict import (
     raw_files,
     score,
 )
-from nnunetv2_sikd.stress.scores import Score, by_seed, differences, mean_dice, summary_table
+from nnunetv2_sikd.stress.record import SCORES, read_scores, settle, write_scores
+from nnunetv2_sikd.stress.scores import Score, by_seed, differences, mean_dice, summary_table, title_of
 from nnunetv2_sikd.stress.shifts import VERSION, Image, Shift, ranges_of, shifted
 from nnunetv2_sikd.stress.show import draw_curves, draw_differences, draw_shifts
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
 from nnunetv2_sikd.training import check_trained_by, fold_folder
-
-_RECORD, _SCORES = "stress.json", "stress.csv"
 
 
 def stress(
@@ -69,9 +65,9 @@ def stress(
         patient: Regular expression that finds the patient in a case's name; None if each case is another patient.
 
     Returns:
-        ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``shifts.png`` (what
-        the shifts look like), ``examples.png`` (what the trainers find under the strongest ones, in the case of median
-        Dice), and for several trainers ``differences.png``.
+        ``stress.csv`` (every score), ``stress.md`` (table), ``stress.png`` (Dice over severity), ``differences.png``
+        (where trainers differ in more than their seed), ``shifts.png`` (what the shifts look like) and ``examples.png``
+        (what the trainers asked for find under the strongest ones, in the case of median Dice).
 
     Raises:
         SIKDError: A trainer is not trained, or is a teacher; the fold has no validation cases of its own; the
@@ -104,29 +100,34 @@ def stress(
             "mirroring": mirroring,
             "version of the shifts": VERSION,
         }
-        record = _settle(output, about, {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()})
-        scores = _read(output / _SCORES)
+        record = settle(output, about, {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()})
+        scores = read_scores(output)
         known = {(score.trainer, score.case) for score in scores}
-        example: RawCase | None = None
         for case in tqdm(cases, desc="Validation cases", unit="case"):
-            left = [name for name in checkpoints if (name, case) not in known]
-            if not left and (example is not None or (output / "shifts.png").is_file()):
-                continue
-            raw = load_case(planned, case, *files[case])
-            example = example or raw
-            if left:
-                scores += score(planned, raw, {name: networks[name] for name in left}, severities)
-                _write(output, scores, record)
-        if example is not None and not (output / "shifts.png").is_file():
-            _draw_shifts(planned, example, severities, output / "shifts.png")
-        case, each = median_case(scores, checkpoints, cases), one_of_each(checkpoints)
-        if record.get("examples") != [case, *each] or not (output / "examples.png").is_file():
-            shown = {name: networks[name] for name in each}
-            title = f"{planned.dataset_name}, validation case {case}; shifts at severity {severities}"
-            examples(planned, load_case(planned, case, *files[case]), shown, output / "examples.png", title)
-            record["examples"] = [case, *each]
-            _write(output, scores, record)
+            left = {name: networks[name] for name in checkpoints if (name, case) not in known}
+            undrawn = not (output / "shifts.png").is_file()
+            if left or undrawn:
+                raw = load_case(planned, case, *files[case])
+                if undrawn:
+                    _draw_shifts(planned, raw, severities, output / "shifts.png")
+                if left:
+                    scores += score(planned, raw, left, severities)
+                    write_scores(output, scores, record)
+        shown, each = median_case(scores, cases), one_of_each(checkpoints)
+        wanted = {"case": shown, "trainers": each}
+        if _is_outdated(record.get("examples"), wanted) or not (output / "examples.png").is_file():
+            title = f"{planned.dataset_name}, validation case {shown}; shifts at severity {severities}"
+            raw = load_case(planned, shown, *files[shown])
+            draw_examples(planned, raw, {name: networks[name] for name in each}, output / "examples.png", title)
+            write_scores(output, scores, {**record, "examples": wanted})
     return _summarise(scores, list(checkpoints), patients, output, told=patient is not None)
+
+
+def _is_outdated(drawn: Any, asked: Mapping[str, Any]) -> bool:
+    """Whether a picture of examples lacks a trainer that was asked for, or is of another case."""
+    if not isinstance(drawn, dict):
+        return True
+    return drawn.get("case") != asked["case"] or not set(asked["trainers"]) <= set(drawn.get("trainers", ()))
 
 
 def _summarise(
@@ -161,8 +162,11 @@ def _summarise(
     pictures = [draw_curves(dice, shown, output / "stress.png")]
     compared = {title: found for title, found in differences(dice, shown).items() if found}
     if compared:
-        pictures.append(draw_differences(compared, next(iter(by_seed(shown))), output / "differences.png"))
-    return [output / _SCORES, output / "stress.md", *pictures, output / "shifts.png", output / "examples.png"]
+        first, group = next(iter(by_seed(shown).items()))
+        pictures.append(draw_differences(compared, title_of(first, group), output / "differences.png"))
+    else:
+        (output / "differences.png").unlink(missing_ok=True)  # of trainers that are no longer compared
+    return [output / SCORES, output / "stress.md", *pictures, output / "shifts.png", output / "examples.png"]
 
 
 def _patient_of(case: str, pattern: str | None) -> str:
@@ -202,44 +206,3 @@ def _draw_shifts(planned: PlannedConfiguration, raw: RawCase, severities: int, f
         return shifted(image, label, shift, severity / severities, raw.name, ranges_of(planned))
 
     draw_shifts(alter, int((label > 0).sum(axis=(1, 2)).argmax()), severities, file)
-
-
-# ------------------------------------------------------------------- files
-
-
-def _settle(output: Path, about: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
-    """What the folder's scores were made with, after a check that these fit it."""
-    file = output / _RECORD
-    earlier = {"settings": about, "weights_sha256": hashes}
-    if file.is_file():
-        try:
-            earlier = dict(json.loads(file.read_text(encoding="utf-8")))
-            changed = [key for key, value in about.items() if earlier["settings"].get(key) != value]
-            changed += [f"weights of {n}" for n, h in hashes.items() if earlier["weights_sha256"].get(n, h) != h]
-        except (ValueError, KeyError, AttributeError, TypeError):
-            changed = ["file is damaged"]
-        if changed:
-            raise SIKDError(f"{file}: holds scores of others ({', '.join(changed)}); name another folder with -o")
-        earlier["weights_sha256"].update(hashes)
-    elif (output / _SCORES).is_file():
-        raise SIKDError(f"{output / _SCORES}: belongs to no {_RECORD}; name another folder with -o")
-    return earlier
-
-
-def _read(file: Path) -> list[Score]:
-    if not file.is_file():
-        return []
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            return [Score.from_row(row) for row in csv.DictReader(stream)]
-    except (KeyError, ValueError, TypeError) as error:
-        raise SIKDError(f"{file}: is no table of scores ({error}); name another folder with -o") from error
-
-
-def _write(output: Path, scores: list[Score], record: dict[str, Any]) -> None:
-    """The record goes first: scores are of no use without what made them."""
-    try:
-        write_json(output / _RECORD, record)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    save_table([score.row() for score in scores], output / _SCORES)

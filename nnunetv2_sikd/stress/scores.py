@@ -43,7 +43,7 @@ class Score:
         shift: Name of the shift, empty without.
         severity: Step, 0 without a shift.
         label: Name of the class or region.
-        dice: 0 to 1; nan where reference and prediction lack the label.
+        dice: 0 to 1; nan where the reference lacks the label.
     """
 
     trainer: str
@@ -160,7 +160,7 @@ def summary_table(scores: Sequence[Score], trainers: Sequence[str], patient: Pat
     for title, group in groups.items():
         found = mean_curves([dice[trainer] for trainer in group.values()])
         values = [found[""][0], *(found[shift.name][1:].mean() for shift in SHIFTS), found[""][1:].mean()]
-        rows.append([_row_title(title, list(group.values())), *(f"{value:.3f}" for value in values)])
+        rows.append([title_of(title, group), *(f"{value:.3f}" for value in values)])
     lines = _table(["mean Dice", *COLUMNS], rows)
     if len(groups) > 1:
         compared = differences(dice, trainers)
@@ -184,8 +184,8 @@ def differences(dice: Mapping[str, Dice], trainers: Sequence[str]) -> dict[str, 
     result: dict[str, dict[str, Difference]] = {}
     for title in others:
         pairs = _pairs(groups[first], groups[title])
-        compared = [other for _, other in pairs] or list(groups[title].values())
-        found = result[_row_title(title, compared)] = {}
+        paired = {seed: other for seed, other in groups[title].items() if other in {each for _, each in pairs}}
+        found = result[title_of(title, paired or groups[title])] = {}
         for column, shifts in COLUMNS.items():
             values = without_shift if shifts is None else partial(under_shift, shifts=shifts)
             difference = _difference([(values(dice[one]), values(dice[other])) for one, other in pairs])
@@ -209,8 +209,14 @@ def _footnote(scores: Sequence[Score], patient: PatientOf | None) -> str:
     )
 
 
-def _row_title(title: str, trainers: Sequence[str]) -> str:
-    return f"{title} ({len(trainers)} seeds)" if len(trainers) > 1 else trainers[0]
+def title_of(name: str, group: Mapping[str, str]) -> str:
+    """What trainers that differ in their seed alone are called together.
+
+    Args:
+        name: What they share.
+        group: The trainers by seed (:func:`by_seed`).
+    """
+    return f"{name} ({len(group)} seeds)" if len(group) > 1 else next(iter(group.values()))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

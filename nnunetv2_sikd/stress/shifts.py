@@ -1,10 +1,11 @@
 """Simulated shifts of raw images: what another scanner, protocol or site may do to intensities.
 
 References:
-    Corruptions in steps of severity, networks compared along them: Hendrycks and Dietterich, Benchmarking neural network
-    robustness to common corruptions and perturbations, ICLR 2019. Curves of intensity: Zhou et al., Models Genesis,
-    MICCAI 2019 (there monotonous Bézier curves and their mirror images). Bias field as the exponential of a polynomial,
-    and ghosts from lines of k-space: Pérez-García et al., TorchIO, Computer Methods and Programs in Biomedicine 2021.
+    Corruptions in steps of severity, networks compared along them: Hendrycks and Dietterich, Benchmarking neural
+    network robustness to common corruptions and perturbations, ICLR 2019. Curves of intensity: Zhou et al., Models
+    Genesis, MICCAI 2019 (there monotonous Bézier curves and their mirror images). Bias field as the exponential of a
+    polynomial, and ghosts from lines of k-space: Pérez-García et al., TorchIO, Computer Methods and Programs in
+    Biomedicine 2021.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from nnunetv2_sikd.figures.drawing import (
     show_classes,
     show_grey,
 )
-from nnunetv2_sikd.report.forest import Group, draw_groups, forest_height
-from nnunetv2_sikd.stress.scores import COLUMNS, Dice, Difference, by_seed, curves, mean_curves
+from nnunetv2_sikd.figures.forest import Group, draw_groups, forest_height
+from nnunetv2_sikd.stress.scores import COLUMNS, Dice, Difference, by_seed, curves, mean_curves, title_of
 from nnunetv2_sikd.stress.shifts import SHIFTS, Image, Label, Shift
 
 _MARKERS = "osD^vPX*"
@@ -55,7 +55,7 @@ def draw_curves(dice: Mapping[str, Dice], trainers: Sequence[str], file: Path) -
     for number, (title, group) in enumerate(groups.items()):
         each = [curves(dice[trainer]) for trainer in group.values()]
         found, colour = mean_curves(dice[trainer] for trainer in group.values()), palette[number + 1]
-        label = f"{title} ({len(group)} seeds)" if len(group) > 1 else next(iter(group.values()))
+        label = title_of(title, group)
         for axis, name in zip(axes, titles, strict=True):
             axis.plot(found[name], color=colour, marker=_MARKERS[number % len(_MARKERS)], markersize=4, label=label)
             if len(each) > 1:
@@ -103,7 +103,10 @@ def draw_differences(differences: Mapping[str, Mapping[str, Difference]], first:
         first: Title of the first trainer.
         file: Where to.
     """
-    groups = [Group(column, [(title, *found[column]) for title, found in differences.items()]) for column in COLUMNS]
+    groups = [
+        Group(column, [(title, *found[column]) for title, found in differences.items() if column in found])
+        for column in COLUMNS
+    ]
     figure = new_figure(8, forest_height(groups) + 0.4)
     figure.suptitle(f"Dice minus that of {first}\nand its 95 % interval", fontsize=9)
     axes = figure.subplots()
@@ -112,7 +115,7 @@ def draw_differences(differences: Mapping[str, Mapping[str, Difference]], first:
     return save_figure(figure, file)
 
 
-def draw_examples(examples: Sequence[Example], names: Mapping[int, str], title: str, file: Path) -> Path:
+def draw_views(examples: Sequence[Example], names: Mapping[int, str], title: str, file: Path) -> Path:
     """Draw what each trainer finds in a slice under each shift: predictions filled, the reference outlined.
 
     Args:

@@ -15,13 +15,13 @@ import torch
 
 from nnunetv2_sikd.commands.main import main
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.report.forest import Group
+from nnunetv2_sikd.figures.forest import Group
 from nnunetv2_sikd.stress import examples, predict, show
 from nnunetv2_sikd.stress import run as module
+from nnunetv2_sikd.stress.record import read_scores
 from nnunetv2_sikd.stress.run import stress
-from nnunetv2_sikd.stress.scores import Score
 from nnunetv2_sikd.stress.shifts import SHIFTS
-from nnunetv2_sikd.stress.show import Example, draw_examples
+from nnunetv2_sikd.stress.show import Example, draw_views
 from tests.figures.conftest import load
 from tests.helpers import SPACINGS, PreprocessedDataset, make_case, make_preprocessed_dataset
 from tests.trainers.conftest import TEACHER, MakeTrainer, finish, make_trainer  # noqa: F401
@@ -182,9 +182,9 @@ def test_examples_are_what_was_scored(
 
     def noting(views: Sequence[Example], names: Any, title: str, file: Path) -> Path:
         drawn.append((views, title))
-        return draw_examples(views, names, title, file)
+        return draw_views(views, names, title, file)
 
-    monkeypatch.setattr(examples, "draw_examples", noting)
+    monkeypatch.setattr(examples, "draw_views", noting)
     planned, options = load(dataset), {"severities": 2, "device": "cpu", "mirroring": False}
     files = stress(planned, 0, [ONE], tmp_path, **options)
     assert tmp_path / "differences.png" not in files
@@ -192,7 +192,7 @@ def test_examples_are_what_was_scored(
     ((views, title),) = drawn  # once
     shifts = ["", *(shift.name for shift in SHIFTS)]
     assert [view.title for view in views] == ["no shift", *(shift.title.lower() for shift in SHIFTS)]
-    case = examples.median_case([Score.from_row(row) for row in rows_of(tmp_path)], [ONE], dataset.cases[:2])
+    case = examples.median_case(read_scores(tmp_path), dataset.cases[:2])
     assert case in title
     rows = [row for row in rows_of(tmp_path) if row["case"] == case and row["severity"] in ("0", "2")]
     for shift, view in zip(shifts, views, strict=True):
@@ -201,12 +201,22 @@ def test_examples_are_what_was_scored(
         assert prediction.shape == view.reference.shape == view.image.shape
         np.testing.assert_array_equal(view.reference, views[0].reference)
         assert (view is views[0]) == np.array_equal(view.image, views[0].image)
-    stress(planned, 0, [ONE, OTHER], tmp_path, **options)
-    assert [list(views[0].predictions) for views, _ in drawn[1:]] in ([], [[ONE]])  # of each seed alike; another case
     (tmp_path / "examples.png").unlink()
     files = stress(planned, 0, [OTHER], tmp_path, **options)
-    assert list(drawn[-1][0][0].predictions) == [OTHER]
+    assert [list(views[0].predictions) for views, _ in drawn[1:]] == [[OTHER]]
     assert all(file.stat().st_size > 0 for file in files)
+
+
+def test_examples_are_drawn_again_for_another_case_or_trainer_alone() -> None:
+    drawn = {"case": "a", "trainers": ["one", "other"]}
+    for asked, outdated in (
+        ({"case": "a", "trainers": ["other", "one"]}, False),
+        ({"case": "a", "trainers": ["one"]}, False),
+        ({"case": "a", "trainers": ["one", "third"]}, True),
+        ({"case": "b", "trainers": ["one", "other"]}, True),
+    ):
+        assert module._is_outdated(drawn, asked) == outdated
+    assert module._is_outdated(None, drawn)
 
 
 def test_differences_are_drawn_as_in_the_table(
@@ -228,6 +238,11 @@ def test_differences_are_drawn_as_in_the_table(
     assert [group.title for group in drawn] == header[1:]
     each = [line for group in drawn for line in group.rows]
     assert [f"{mean:+.3f} ({low:+.3f} to {high:+.3f})" for _, mean, low, high in each] == row[1:]
+    (tmp_path / "differences.png").touch()
+    lines = (tmp_path / "stress.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "stress.csv").write_text("".join(line for line in lines if longer not in line))
+    stress(load(dataset), 0, [ONE], tmp_path, **options)
+    assert not (tmp_path / "differences.png").exists()
 
 
 def test_shifts_act_in_the_plane_of_the_acquisition(

@@ -1,0 +1,78 @@
+"""A folder of scores: what made them, and that nothing made otherwise comes beside them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.figures.drawing import save_table
+from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.folders import cannot_write
+from nnunetv2_sikd.stress.scores import Score
+
+SCORES = "stress.csv"
+_RECORD = "stress.json"
+
+
+def settle(output: Path, about: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What a folder's scores were made with, after a check that these fit it.
+
+    Args:
+        output: The folder.
+        about: Settings of all its scores.
+        hashes: SHA-256 of the weights by trainer.
+
+    Returns:
+        The folder's record, with these trainers, for :func:`write_scores`.
+
+    Raises:
+        SIKDError: The folder holds scores of other settings or weights, or of nobody knows what.
+    """
+    file = output / _RECORD
+    earlier = {"settings": dict(about), "weights_sha256": dict(hashes)}
+    if file.is_file():
+        try:
+            earlier = dict(json.loads(file.read_text(encoding="utf-8")))
+            changed = [key for key, value in about.items() if earlier["settings"].get(key) != value]
+            changed += [f"weights of {n}" for n, h in hashes.items() if earlier["weights_sha256"].get(n, h) != h]
+        except (ValueError, KeyError, AttributeError, TypeError):
+            changed = ["file is damaged"]
+        if changed:
+            raise SIKDError(f"{file}: holds scores of others ({', '.join(changed)}); name another folder with -o")
+        earlier["weights_sha256"].update(hashes)
+    elif (output / SCORES).is_file():
+        raise SIKDError(f"{output / SCORES}: belongs to no {_RECORD}; name another folder with -o")
+    return earlier
+
+
+def read_scores(output: Path) -> list[Score]:
+    """The scores of a folder; none where there is no table.
+
+    Raises:
+        SIKDError: The table is damaged.
+    """
+    file = output / SCORES
+    if not file.is_file():
+        return []
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [Score.from_row(row) for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise SIKDError(f"{file}: is no table of scores ({error}); name another folder with -o") from error
+
+
+def write_scores(output: Path, scores: Sequence[Score], record: Mapping[str, Any]) -> None:
+    """Write scores and record, which goes first: scores are of no use without what made them.
+
+    Raises:
+        SIKDError: They cannot be written.
+    """
+    try:
+        write_json(output / _RECORD, dict(record))
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    save_table([score.row() for score in scores], output / SCORES)
