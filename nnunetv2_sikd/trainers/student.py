@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -221,10 +222,16 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
 
         Args:
             epoch: Counted from 0.
+
+        Reference:
+            The ramp of the warm-up: Laine and Aila, Temporal ensembling for semi-supervised learning, ICLR 2017.
         """
-        if not self.sikd.alpha_decay:
-            return self.sikd.alpha
-        return float(self.sikd.alpha * (1 - epoch / self.num_epochs) ** 0.9)
+        alpha, progress = self.sikd.alpha, epoch / self.num_epochs
+        if self.sikd.alpha_warmup:
+            alpha *= math.exp(-5 * (1 - min(1, 4 * progress)) ** 2)
+        if self.sikd.alpha_decay:
+            alpha *= (1 - progress) ** 0.9
+        return alpha
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's training step on the student, whose loss also sees the teacher's features."""

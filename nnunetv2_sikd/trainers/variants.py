@@ -2,9 +2,9 @@
 
 nnU-Net keeps a trainer's name and nothing else, so the name holds every setting::
 
-    nnUNetTrainer_SIKDStudent [_alpha1] [_alphaDecay] [_copyView | _teacherOnImages | _teacherOnLabelMaps]
-        [_deepSkips] [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE]
-        [seed] [schedule]
+    nnUNetTrainer_SIKDStudent [_alpha1] [_alphaWarmup] [_alphaDecay]
+        [_copyView | _teacherOnImages | _teacherOnLabelMaps] [_teacher40epochs] [_deepSkips]
+        [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer [jitter [_onTop]] [_geometricCE] [seed] [schedule]
     nnUNetTrainerDA5 [jitter [_onTop]] [seed] [schedule]
@@ -14,8 +14,8 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
     schedule: _20epochs or _20epochs_150iterations
 
 in this order. A decimal point is written ``p``: ``_alpha0p5``. A student's teacher has the student's
-augmentation (the jitter with ``Both`` only), loss, seed and schedule; bare, ``nnUNetTrainer`` and
-``nnUNetTrainerDA5`` are nnU-Net's own.
+augmentation (the jitter with ``Both`` only), loss, seed and schedule (but for the epochs of ``_teacher40epochs``);
+bare, ``nnUNetTrainer`` and ``nnUNetTrainerDA5`` are nnU-Net's own.
 ``getattr`` on this module makes the class, once; that is how nnU-Net's look-up finds any of them.
 """
 
@@ -47,7 +47,8 @@ _JITTER = f"(?P<jitter>_class(?P<levels>{_ANY_LEVELS})(?P<share>{_NUMBER})?)?"
 _REGIME = "(?P<regime>_DA5|_geometricCE)?"
 # Numbers of at most nine digits: names come from benchmark files, and longer ones are no seed of numpy's.
 _SEED = r"(?:_seed(?P<seed>0|[1-9][0-9]{0,8}))?"
-_SCHEDULE = r"(?:_(?P<epochs>[1-9][0-9]{0,8})epochs(?:_(?P<iterations>[1-9][0-9]{0,8})iterations)?)?"
+_COUNT = "[1-9][0-9]{0,8}"
+_SCHEDULE = f"(?:_(?P<epochs>{_COUNT})epochs(?:_(?P<iterations>{_COUNT})iterations)?)?"
 _STOCK = re.compile(
     "nnUNetTrainer(?P<da5>DA5)?"
     + _JITTER
@@ -63,8 +64,9 @@ _TEACHER = re.compile(
     + _SCHEDULE
 )
 _STUDENT = re.compile(
-    f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<decay>_alphaDecay)?"
-    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?(?P<deep>_deepSkips)?"
+    f"nnUNetTrainer_SIKDStudent(?:_alpha(?P<alpha>{_NUMBER}))?(?P<warmup>_alphaWarmup)?(?P<decay>_alphaDecay)?"
+    "(?:(?P<copy>_copyView)|_teacherOn(?P<control>Images|LabelMaps))?"
+    f"(?:_teacher(?P<teacher_epochs>{_COUNT})epochs)?(?P<deep>_deepSkips)?"
     "(?:_(?P<loss>normalised|cosine|linear))?(?P<balanced>_classBalanced)?"
     f"(?P<jitter>_class(?P<levels>{_ANY_LEVELS})(?P<both>Both)?(?P<share>{_NUMBER})?)?" + _REGIME + _SEED + _SCHEDULE
 )
@@ -109,6 +111,7 @@ def shipped_trainers() -> list[str]:
         *(
             f"{student}_{setting}"
             for setting in (
+                "alphaWarmup",
                 "alphaDecay",
                 "normalised",
                 "cosine",
@@ -203,9 +206,11 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         jitter_target="jittered" if match["both"] else "clean",
         class_balanced=match["balanced"] is not None,
         feature_loss=cast(FeatureLoss, match["loss"] or "mse"),
+        alpha_warmup=match["warmup"] is not None,
         alpha_decay=match["decay"] is not None,
         deep_skips=match["deep"] is not None,
     )
+    epochs = match["teacher_epochs"] or match["epochs"]
     teacher = (
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")
@@ -213,7 +218,7 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         + (f"_class{match['levels']}{match['share'] or ''}" if match["both"] else "")
         + (match["regime"] or "")
         + (f"_seed{match['seed']}" if match["seed"] else "")
-        + (f"_{match['epochs']}epochs" if match["epochs"] else "")
+        + (f"_{epochs}epochs" if epochs else "")
         + (f"_{match['iterations']}iterations" if match["iterations"] else "")
     )
     teacher_class = getattr(sys.modules[__name__], teacher)

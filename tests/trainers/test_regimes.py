@@ -134,6 +134,7 @@ class TestClassJitter:
             "jitter_target",
             "class_balanced",
             "feature_loss",
+            "alpha_warmup",
             "alpha_decay",
         ):
             del teacher.my_init_kwargs["sikd"][setting]
@@ -197,6 +198,25 @@ class TestFeatureLosses:
         if kind == "normalised":
             expected = feature_mse(found, teacher, weights) / feature_variance(teacher, weights)
         assert loss == pytest.approx(expected.item(), rel=1e-4)
+
+    def test_alpha_warms_up_over_the_first_quarter(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        student = start_student(make_trainer, dataset, f"{STUDENT}_alpha4_alphaWarmup_20epochs_2iterations")
+        seen = []
+        for student.current_epoch in range(20):
+            student.on_train_epoch_start()
+            seen.append(student.loss.alpha)
+        assert seen[:5] == pytest.approx([4 * np.exp(-5 * (1 - t) ** 2) for t in (0, 0.2, 0.4, 0.6, 0.8)])
+        assert seen[5:] == [4] * 15
+
+    def test_alpha_warms_up_and_decays(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        names = (
+            f"{STUDENT}_alpha4{course}_20epochs_2iterations" for course in ("_alphaWarmup_alphaDecay", "_alphaDecay")
+        )
+        both, decay = (start_student(make_trainer, dataset, name) for name in names)
+        assert [both.alpha_of(epoch) for epoch in range(5, 20)] == [decay.alpha_of(epoch) for epoch in range(5, 20)]
+        assert both.alpha_of(0) < 0.01 * decay.alpha_of(0)
 
     def test_alpha_decays_as_the_learning_rate(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)

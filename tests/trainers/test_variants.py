@@ -40,6 +40,8 @@ TEACHER = "nnUNetTrainer_SIKDTeacher"
         (f"{TEACHER}_onImages_DA5_seed12", SIKDSettings(teacher_input="image")),
         (f"{STUDENT}_classJitter", SIKDSettings(class_jitter=0.25)),
         (f"{STUDENT}_alpha1_alphaDecay_cosine", SIKDSettings(alpha=1.0, alpha_decay=True, feature_loss="cosine")),
+        (f"{STUDENT}_alphaWarmup", SIKDSettings(alpha_warmup=True)),
+        (f"{STUDENT}_alphaWarmup_alphaDecay", SIKDSettings(alpha_warmup=True, alpha_decay=True)),
         (f"{STUDENT}_classContrast", SIKDSettings(class_jitter=0.1, jitter_levels="redrawn")),
         (
             f"{STUDENT}_classContrastBoth0p25",
@@ -98,6 +100,8 @@ def test_names_mean_settings(name: str, settings: SIKDSettings) -> None:
         (f"{STUDENT}_classContrast_seed1", f"{TEACHER}_seed1"),
         (f"{STUDENT}_classVariationBoth_seed1", f"{TEACHER}_classVariation_seed1"),
         (f"{STUDENT}_classJitterBoth0p25_DA5_seed1", f"{TEACHER}_classJitter0p25_DA5_seed1"),
+        (f"{STUDENT}_teacher40epochs_seed1_20epochs_150iterations", f"{TEACHER}_seed1_40epochs_150iterations"),
+        (f"{STUDENT}_teacherOnImages_teacher5epochs_deepSkips", f"{TEACHER}_onImages_deepSkips_5epochs"),
         (f"{STUDENT}_geometricCE_5epochs", f"{TEACHER}_geometricCE_5epochs"),
     ],
 )
@@ -216,6 +220,8 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{TEACHER}_classBalanced",
         f"{STUDENT}_classJitter_classBalanced",
         f"{STUDENT}_cosine_alphaDecay",
+        f"{STUDENT}_alphaDecay_alphaWarmup",
+        f"{STUDENT}_teacher0epochs",
         f"{STUDENT}_copyView_classJitterBoth",  # a stored copy has no jitter
         f"{STUDENT}_teacherOnLabelMaps_classJitterBoth",
         f"{TEACHER}_onLabelMaps_classJitter",
