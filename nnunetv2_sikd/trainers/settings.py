@@ -39,8 +39,8 @@ class SIKDSettings:
         feature_loss: How features are compared: their mean squared error (*mse*, Eq. 3), the same divided by the
             variance of the teacher's (*normalised*), the *cosine* distance of the feature vectors, or the share of the
             teacher's variance that no *linear* function of the student's features explains.
-        alpha_warmup: Whether α rises from nearly 0 over the first quarter of the training, as consistency losses do that
-            a new network would follow too early.
+        alpha_warmup: Whether α rises from nearly 0 over the first quarter of the training, so that the first steps,
+            whose features mean little yet, are the segmentation's.
         alpha_decay: Whether α falls to 0 over the training as nnU-Net's learning rate does, so that it ends with the
             segmentation alone.
         class_balanced: Whether each class has the same weight in the distillation loss, instead of each pixel.
