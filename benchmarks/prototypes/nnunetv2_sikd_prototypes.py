@@ -7,24 +7,21 @@ A prototype's name is that of a trainer of the package, followed by what it chan
 
 _allStages: a student that matches its teacher in all stages of the decoder, the mean of their squared errors.
 _texture3: class variation whose gains of the texture reach 3 in place of 1.5.
-_noise: class variation with white noise in half of the varied images, of 0 to 1 standard deviation of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunetv2_sikd.distillation.loss import DistillationLoss, feature_mse
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture, unwrap
 from nnunetv2_sikd.trainers import variants
-from nnunetv2_sikd.transforms.class_jitter import ClassVariationTransform, WithOwnRandomness
+from nnunetv2_sikd.transforms.class_jitter import WithOwnRandomness
 
 
 class AllStages(nnUNetTrainer):
@@ -73,44 +70,15 @@ class Texture3(nnUNetTrainer):
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         pipeline = super().get_training_transforms(*args, **kwargs)
-        for _, variation in _variations(pipeline):
+        variations = [step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
+        if not variations:
+            raise TypeError("_texture3 is named after a trainer with class variation")
+        for variation in variations:
             variation.jitter.texture = variation.contrast.texture = (0.5, 3.0)
         return pipeline
 
 
-class Noise(nnUNetTrainer):
-    """Class variation with noise beside it."""
-
-    @classmethod
-    def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
-        pipeline = super().get_training_transforms(*args, **kwargs)
-        for step, variation in _variations(pipeline):
-            step.transform = _WithNoise(variation)
-        return pipeline
-
-
-class _WithNoise(BasicTransform):
-    def __init__(self, variation: ClassVariationTransform) -> None:
-        super().__init__()
-        self.variation = variation
-
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        result: dict[str, Any] = self.variation(**data_dict)
-        if torch.rand(1).item() < 0.5:
-            image: torch.Tensor = result["image"]
-            deviation = image.flatten(1).std(1).reshape(-1, *[1] * (image.ndim - 1))
-            result["image"] = image + torch.rand(1).item() * deviation * torch.randn_like(image)
-        return result
-
-
-def _variations(pipeline: Any) -> Iterator[tuple[RandomTransform, ClassVariationTransform]]:
-    found = [step.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
-    if not found:
-        raise TypeError("a prototype of class variation is named after a trainer with class variation")
-    yield from ((step, step.transform) for step in found)
-
-
-_PROTOTYPES = {"_allStages": AllStages, "_texture3": Texture3, "_noise": Noise}
+_PROTOTYPES = {"_allStages": AllStages, "_texture3": Texture3}
 
 
 def __getattr__(name: str) -> Any:

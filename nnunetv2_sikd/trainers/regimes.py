@@ -29,13 +29,17 @@ class ClassJitter(nnUNetTrainer):
     """Share of the images that are varied, 0 to 1."""
     jitter_levels: ClassVar[JitterLevels] = "moved"
     """Whether levels are moved, redrawn whatever they were, or either, image by image."""
+    jitter_noise: ClassVar[bool] = False
+    """Whether half of the varied images get noise, too."""
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         """The stock augmentation, followed by the jitter."""
         pipeline = super().get_training_transforms(*args, **kwargs)
         arguments = training_arguments(args, kwargs)
-        return with_class_jitter(pipeline, cls.class_jitter, arguments, levels=cls.jitter_levels)
+        return with_class_jitter(
+            pipeline, cls.class_jitter, arguments, levels=cls.jitter_levels, noise=cls.jitter_noise
+        )
 
 
 class CrossEntropyOverAnnotated(RobustCrossEntropyLoss):

@@ -6,8 +6,8 @@ nnU-Net keeps a trainer's name and nothing else, so the name holds every setting
         [_copyView | _teacherOnImages | _teacherOnLabelMaps] [_teacher40epochs] [_deepSkips]
         [_normalised | _cosine | _linear] [_classBalanced] [jitter | jitterBoth] [_DA5 | _geometricCE] [seed] [schedule]
     nnUNetTrainer_SIKDTeacher [_onImages | _onLabelMaps] [_deepSkips] [jitter] [_DA5 | _geometricCE] [seed] [schedule]
-    nnUNetTrainer [jitter [_onTop]] [_geometricCE] [seed] [schedule]
-    nnUNetTrainerDA5 [jitter [_onTop]] [seed] [schedule]
+    nnUNetTrainer [jitter [_noise] [_onTop]] [_geometricCE] [seed] [schedule]
+    nnUNetTrainerDA5 [jitter [_noise] [_onTop]] [seed] [schedule]
     jitter: _classJitter, _classContrast or _classVariation, _classJitter0p25, ...
     jitterBoth: _classJitterBoth, _classContrastBoth or _classVariationBoth, _classJitterBoth0p25, ...
     seed: _seed0
@@ -52,7 +52,7 @@ _SCHEDULE = f"(?:_(?P<epochs>{_COUNT})epochs(?:_(?P<iterations>{_COUNT})iteratio
 _STOCK = re.compile(
     "nnUNetTrainer(?P<da5>DA5)?"
     + _JITTER
-    + "(?(jitter)(?P<on_top>_onTop)?)(?(da5)|(?P<regime>_geometricCE)?)"
+    + "(?(jitter)(?P<noise>_noise)?(?P<on_top>_onTop)?)(?(da5)|(?P<regime>_geometricCE)?)"
     + _SEED
     + _SCHEDULE
 )
@@ -124,6 +124,7 @@ def shipped_trainers() -> list[str]:
             )
         ),
         "nnUNetTrainer_classVariation_onTop",
+        "nnUNetTrainer_classVariation_noise_onTop",
         *(f"{trainer}_geometricCE" for trainer in (teacher, student, "nnUNetTrainer")),
         *(
             f"{trainer}_seed0{schedule}"
@@ -171,8 +172,8 @@ def _stock(name: str) -> type[nnUNetTrainer] | None:
     if share is None or (match["on_top"] and share == 1):
         return None
     bases = (*((ClassJitter,) if share else ()), CostRecord, WholeCheckpoints, WholeSplit)
-    jitter = {"class_jitter": share, "jitter_levels": _levels(match)} if share else {}
-    return _subclass(name, bases, match, jitter, on_top=share if match["on_top"] else 0.0)
+    jitter = {"class_jitter": share, "jitter_levels": _levels(match), "jitter_noise": match["noise"] is not None}
+    return _subclass(name, bases, match, jitter if share else {}, on_top=share if match["on_top"] else 0.0)
 
 
 def _teacher(name: str) -> type[nnUNetTrainer] | None:

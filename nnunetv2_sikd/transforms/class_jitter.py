@@ -205,6 +205,39 @@ _TRANSFORMS: dict[JitterLevels, type[ClassJitterTransform] | type[ClassVariation
 }
 
 
+class WithNoiseTransform(ImageOnlyTransform):
+    """White noise in a share of the images, of any strength up to that of the image itself.
+
+    With varied levels alone, networks become less sturdy against noise (docs/benchmarks/variation.md). The strength of
+    batchgeneratorsv2's noise is absolute, and images have other scales in other schemes of normalisation.
+
+    Args:
+        share: Share of the images (0 to 1) that get noise.
+        most: Largest standard deviation, in standard deviations of the image, channel by channel.
+
+    Shape:
+        - image: ``(C, *spatial)``, floating point
+    """
+
+    def __init__(self, share: float = 0.5, most: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= share <= 1 or most < 0:
+            raise ValueError(f"share {share} is a share of the images, 0 to 1, and most {most} must not be negative")
+        self.share = share
+        self.most = most
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        """Standard deviation of the noise, in those of the image; 0 for none."""
+        noisy = torch.rand(1).item() < self.share
+        return {"strength": self.most * torch.rand(1).item() if noisy else 0.0}
+
+    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+        if params["strength"] == 0:
+            return img
+        deviation = img.flatten(1).std(1).reshape(-1, *[1] * (img.ndim - 1))
+        return img + params["strength"] * deviation * torch.randn_like(img)
+
+
 class WithOwnRandomness(BasicTransform):
     """A transform with random numbers of its own, which leave torch's as they are without it.
 
@@ -256,6 +289,7 @@ def with_class_jitter(
     arguments: Mapping[str, Any],
     *,
     levels: JitterLevels = "moved",
+    noise: bool = False,
     keep: bool = False,
 ) -> ComposeTransforms:
     """Insert the jitter after all of nnU-Net's augmentation.
@@ -266,6 +300,7 @@ def with_class_jitter(
         arguments: Those that nnU-Net built the transforms with, by name.
         levels: Whether the levels of the classes are *moved* (jitter), *redrawn* (contrast), or *either*, image by
             image (variation).
+        noise: Add noise to half of the varied images (:class:`WithNoiseTransform`).
         keep: Keep the image as it was before for the teacher.
     """
     if share == 0:
@@ -275,7 +310,9 @@ def with_class_jitter(
     masks = [step for step in pipeline.transforms if isinstance(step, MaskImageTransform)]
     masked = {channel for step in masks for channel in step.apply_to_channels}
     # nnU-Net rotates and scales slice by slice where slices are thick.
-    varied = _TRANSFORMS[levels](thick_slices=arguments["do_dummy_2d_data_aug"], masked=masked)
+    varied: BasicTransform = _TRANSFORMS[levels](thick_slices=arguments["do_dummy_2d_data_aug"], masked=masked)
+    if noise:
+        varied = ComposeTransforms([varied, WithNoiseTransform()])
     steps += [WithOwnRandomness(RandomTransform(varied, share)), *masks]
     place = end_of_augmentation(pipeline)
     pipeline.transforms[place:place] = steps

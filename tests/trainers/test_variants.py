@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
@@ -15,6 +16,7 @@ from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
+from nnunetv2_sikd.transforms.class_jitter import WithNoiseTransform, WithOwnRandomness
 from tests.helpers import make_dataset_json, make_plans
 
 STUDENT = "nnUNetTrainer_SIKDStudent"
@@ -157,6 +159,7 @@ def test_a_schedule_is_what_the_trainer_follows(base: str) -> None:
         ("nnUNetTrainer_classVariation_onTop_seed0_40epochs_150iterations", 40, 200, 0.25),
         ("nnUNetTrainer_classJitter0p5_onTop_geometricCE_20epochs", 20, 500, 0.5),
         ("nnUNetTrainerDA5_classContrast_onTop_seed1", 1000, 278, 0.1),
+        ("nnUNetTrainer_classVariation_noise_onTop_seed0_40epochs_150iterations", 40, 200, 0.25),
     ],
 )
 def test_on_top_there_are_as_many_unaltered_images_as_without(
@@ -166,6 +169,22 @@ def test_on_top_there_are_as_many_unaltered_images_as_without(
     dataset_json = make_dataset_json(regions=False, ignore=False, channels=1, num_cases=5)
     trainer = getattr(variants, name)(plans, "2d", 0, dataset_json, torch.device("cpu"))
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.class_jitter) == (epochs, iterations, share)
+
+
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        ("nnUNetTrainer_classVariation_noise_onTop", True),
+        ("nnUNetTrainerDA5_classJitter0p5_noise_seed0", True),
+        ("nnUNetTrainer_classVariation_onTop", False),
+    ],
+)
+def test_noise_comes_with_the_jitter(name: str, noise: bool) -> None:
+    geometry = ((24, 28), (-3, 3), None, (0, 1), False)
+    pipeline = getattr(variants, name).get_training_transforms(*geometry, foreground_labels=[1, 2])
+    (varied,) = (step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness))
+    steps = varied.transforms if isinstance(varied, ComposeTransforms) else [varied]
+    assert any(isinstance(step, WithNoiseTransform) for step in steps) is noise
 
 
 @pytest.mark.parametrize(
@@ -210,6 +229,9 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         "nnUNetTrainer_classJitter1p5",
         "nnUNetTrainer_classJitterBoth",  # of what?
         "nnUNetTrainer_onTop",
+        "nnUNetTrainer_noise",
+        "nnUNetTrainer_classJitter_onTop_noise",
+        f"{STUDENT}_classJitter_noise",
         "nnUNetTrainer_classJitter1_onTop",  # no image is left as it was
         "nnUNetTrainer_onTop_classJitter",
         f"{STUDENT}_classJitter_onTop",

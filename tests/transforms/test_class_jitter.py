@@ -16,6 +16,7 @@ from nnunetv2_sikd.transforms.class_jitter import (
     ClassJitterTransform,
     ClassVariationTransform,
     JitterLevels,
+    WithNoiseTransform,
     WithOwnRandomness,
     with_class_jitter,
 )
@@ -270,6 +271,52 @@ class TestVariation:
             assert (each.thick_slices, each.masked) == (not masked, masked)
 
 
+class TestNoise:
+    IMAGE = 5 + torch.tensor([1.0, 100.0])[:, None, None] * torch.randn(
+        2, 60, 60, generator=torch.Generator().manual_seed(1)
+    )
+
+    def added(self, seed: int, **settings: float) -> torch.Tensor:
+        torch.manual_seed(seed)
+        image: torch.Tensor = WithNoiseTransform(**settings)(image=self.IMAGE.clone())["image"]
+        return image - self.IMAGE
+
+    def test_has_any_strength_up_to_that_of_the_image_in_half_of_the_images(self) -> None:
+        noise = torch.stack([self.added(seed) for seed in range(200)])
+        strengths = noise.flatten(2).std(2) / self.IMAGE.flatten(1).std(1)
+        torch.testing.assert_close(strengths[:, 0], strengths[:, 1], rtol=0.1, atol=1e-6)  # each channel by its scale
+        noisy = strengths[:, 0][strengths[:, 0] > 0]
+        assert 75 <= len(noisy) <= 125
+        assert noisy.min() < 0.1
+        assert 0.9 < noisy.max() < 1.05
+        assert noisy.mean() == pytest.approx(0.5, abs=0.1)
+
+    def test_is_white(self) -> None:
+        noise = self.added(0, share=1.0, most=2.0)
+        normalised = (noise - noise.mean((1, 2), keepdim=True)) / noise.std((1, 2), keepdim=True)
+        assert noise.any()
+        for one, other in (
+            (normalised[0], normalised[1]),
+            (normalised[:, 1:], normalised[:, :-1]),
+            (normalised[:, :, 1:], normalised[:, :, :-1]),
+        ):
+            assert abs((one * other).mean()) < 0.06
+
+    def test_none(self) -> None:
+        assert not any(self.added(seed, share=0.0).any() for seed in range(10))
+
+    @pytest.mark.parametrize("settings", [{"share": -0.1}, {"share": 1.1}, {"most": -1.0}])
+    def test_settings_that_mean_nothing(self, settings: dict[str, float]) -> None:
+        with pytest.raises(ValueError, match="share of the images"):
+            WithNoiseTransform(**settings)
+
+    def test_comes_after_the_variation(self) -> None:
+        steps = with_class_jitter(stock_transforms((24, 28), False), 1.0, FLAT, levels="either", noise=True).transforms
+        (varied,) = (step.transform.transform for step in steps if isinstance(step, WithOwnRandomness))
+        assert [type(step) for step in varied.transforms] == [ClassVariationTransform, WithNoiseTransform]
+        assert (varied.transforms[1].share, varied.transforms[1].most) == (0.5, 1.0)
+
+
 class _Constant:
     """A data loader of nnU-Net's, with one image; only what varies its classes is random."""
 
@@ -343,7 +390,7 @@ class TestWithinStockAugmentation:
             (24, 28), (-3, 3), None, (0, 1), False, use_mask_for_norm=[True], foreground_labels=[1, 2]
         )
         assert any(isinstance(step, MaskImageTransform) for step in stock.transforms)
-        pipeline = with_class_jitter(stock, 1.0, FLAT, levels=levels, keep=True)
+        pipeline = with_class_jitter(stock, 1.0, FLAT, levels=levels, noise=True, keep=True)
         label = make_label((24, 28))
         for seed in range(5):
             masks: list[torch.Tensor] = []
