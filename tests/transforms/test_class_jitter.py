@@ -281,9 +281,10 @@ class TestNoise:
         image: torch.Tensor = WithNoiseTransform(**settings)(image=self.IMAGE.clone())["image"]
         return image - self.IMAGE
 
-    def test_has_any_strength_up_to_that_of_the_image_in_half_of_the_images(self) -> None:
-        noise = torch.stack([self.added(seed) for seed in range(200)])
-        strengths = noise.flatten(2).std(2) / self.IMAGE.flatten(1).std(1)
+    @pytest.mark.parametrize("most", [1.0, 2.0])
+    def test_has_any_strength_up_to_the_most_in_half_of_the_images(self, most: float) -> None:
+        noise = torch.stack([self.added(seed, most=most) for seed in range(200)])
+        strengths = noise.flatten(2).std(2) / (most * self.IMAGE.flatten(1).std(1))
         torch.testing.assert_close(strengths[:, 0], strengths[:, 1], rtol=0.1, atol=1e-6)  # each channel by its scale
         noisy = strengths[:, 0][strengths[:, 0] > 0]
         assert 75 <= len(noisy) <= 125
