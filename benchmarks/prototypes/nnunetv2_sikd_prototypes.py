@@ -1,12 +1,14 @@
-"""Trainers of the search that were measured and are not in the package (docs/benchmarks/search.md, variation.md).
-
-export nnUNet_extTrainer="$nnUNet_extTrainer:$PWD/benchmarks/prototypes"
-nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_SIKDStudent_seed0_20epochs_150iterations_allStages
+"""Two trainers of the search that were measured and are not in the package (docs/benchmarks/search.md, variation.md).
 
 A prototype's name is that of a trainer of the package, followed by what it changes:
 
-_allStages: a student that matches its teacher in all stages of the decoder, the mean of their squared errors.
+_allStages: a student that matches its teacher in several stages of the decoder, the mean of their squared errors.
 _texture3: class variation whose gains of the texture reach 3 in place of 1.5.
+
+export nnUNet_extTrainer="$nnUNet_extTrainer:$PWD/benchmarks/prototypes" nnUNet_compile=f
+nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_SIKDTeacher_seed0_20epochs_150iterations -device cpu
+nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_SIKDStudent_seed0_20epochs_150iterations_allStages -device cpu
+nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_classVariation_seed0_40epochs_200iterations_texture3 -device cpu
 """
 
 from __future__ import annotations
@@ -21,36 +23,47 @@ from torch import nn
 from nnunetv2_sikd.distillation.loss import DistillationLoss, feature_mse
 from nnunetv2_sikd.networks.penultimate import PenultimateCapture, unwrap
 from nnunetv2_sikd.trainers import variants
-from nnunetv2_sikd.transforms.class_jitter import WithOwnRandomness
+from nnunetv2_sikd.transforms.class_jitter import ClassVariationTransform, WithOwnRandomness
 
 
 class AllStages(nnUNetTrainer):
-    """A student whose features are compared in every stage of the decoder. On one device, uncompiled, without weights
-    of pixels."""
+    """A student of the published loss whose features are compared in every stage that nnU-Net supervises: all but the
+    coarsest. On one device, uncompiled."""
 
     def _build_loss(self) -> nn.Module:
         loss: Any = super()._build_loss()
-        return _AllStagesLoss(loss.segmentation, loss.alpha, _AllCaptured(self.network))
+        if loss.kind != "mse" or self.is_ddp or self._do_i_compile():
+            raise TypeError("_allStages: the mean squared error, one device and nnUNet_compile=f only")
+        return _AllStagesLoss(loss.segmentation, loss.alpha, _StagesCaptured(loss.capture, self.network))
 
     def on_train_start(self) -> None:
         super().on_train_start()
         network = self.teacher.network  # type: ignore[attr-defined]
-        features = torch.no_grad()(lambda x: network.decoder.features(network.encoder(x)))
+        features = torch.no_grad()(lambda x: network.decoder.features(network.encoder(x))[1:])
         self.teacher.features = features  # type: ignore[attr-defined]
 
 
-class _AllCaptured(PenultimateCapture):
-    """What each stage of the decoder makes, the finest last."""
+class _StagesCaptured:
+    """What the decoder's stages but the coarsest and the finest make, and the finest, which is captured already."""
 
-    def __init__(self, network: Any) -> None:
-        self._maps = []
-        for stage in unwrap(network).decoder.stages:
-            stage.register_forward_hook(lambda stage, inputs, output: self._remember(stage, (output,)))
+    def __init__(self, finest: PenultimateCapture, network: Any) -> None:
+        self.finest = finest
+        self.maps: list[torch.Tensor] = []
+        for stage in unwrap(network).decoder.stages[1:-1]:
+            stage.register_forward_hook(self._remember)
 
-    def take_all(self) -> list[torch.Tensor]:
-        maps = list(self._maps)
-        self._maps.clear()
+    def _remember(self, stage: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if stage.training:
+            self.maps.append(output)
+
+    def take(self) -> list[torch.Tensor]:
+        maps = [*self.maps, self.finest.take()]
+        self.maps.clear()
         return maps
+
+    def clear(self) -> None:
+        self.maps.clear()
+        self.finest.clear()
 
 
 class _AllStagesLoss(DistillationLoss):
@@ -58,8 +71,11 @@ class _AllStagesLoss(DistillationLoss):
         segmentation: torch.Tensor = self.segmentation(output, target)
         if self._expected is None:
             return segmentation
-        pairs = list(zip(self.capture.take_all(), self._expected[0], strict=True))
-        distillation = torch.stack([feature_mse(student, teacher) for student, teacher in pairs]).mean()
+        teacher, weights = self._expected
+        if weights is not None:
+            raise TypeError("_allStages: neither an ignore label nor classes weighted alike")
+        pairs = zip(self.capture.take(), teacher, strict=True)
+        distillation = torch.stack([feature_mse(*pair) for pair in pairs]).mean()
         self.last_parts = torch.stack([segmentation.detach().float(), distillation.detach()])
         return segmentation + self.alpha * distillation
 
@@ -70,9 +86,10 @@ class Texture3(nnUNetTrainer):
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
         pipeline = super().get_training_transforms(*args, **kwargs)
-        variations = [step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
+        inner = [step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
+        variations = [each for each in inner if isinstance(each, ClassVariationTransform)]
         if not variations:
-            raise TypeError("_texture3 is named after a trainer with class variation")
+            raise TypeError("_texture3 changes class variation, without noise, and nothing else")
         for variation in variations:
             variation.jitter.texture = variation.contrast.texture = (0.5, 3.0)
         return pipeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def dataset(nnunet_folders: Path) -> PreprocessedDataset:
 
 
 def test_all_stages_are_compared(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
+    plans_file = dataset.folder / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    for each in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder"):
+        network[each].append(network[each][-1])
+    network["n_stages"] += 1
+    plans_file.write_text(json.dumps(plans))
     student = make_prototype(dataset, f"{STUDENT}_allStages")
     teacher = make_prototype(dataset, student.teacher_class.__name__)
     teacher.initialize()
@@ -41,16 +49,22 @@ def test_all_stages_are_compared(dataset: PreprocessedDataset, make_prototype: M
     teaching = student.teacher.network
     with torch.no_grad():
         theirs = teaching.decoder.features(teaching.encoder(teacher_input))
-        network = unwrap(student.network)
-        skips = network.encoder(image)
-        own, x = [], skips[-1]
-        for number, (up, stage) in enumerate(zip(network.decoder.transpconvs, network.decoder.stages, strict=True)):
+        skips = unwrap(student.network).encoder(image)
+        decoder = unwrap(student.network).decoder
+        own: list[torch.Tensor] = []
+        x = skips[-1]
+        for number, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
             x = stage(torch.cat((up(x), skips[-(number + 2)]), 1))
             own.append(x)
-        expected = sum(float(feature_mse(*pair)) for pair in zip(own, theirs, strict=True)) / len(own)
+        # nnU-Net gives the coarsest output no weight.
+        pairs = list(zip(own, theirs, strict=True))[1:]
+        expected = sum(float(feature_mse(*pair)) for pair in pairs) / len(pairs)
     parts = student.train_step(batch)["parts"]
-    assert len(own) > 1
+    assert len(pairs) > 1
     assert float(parts[1]) == pytest.approx(expected, rel=1e-4)
+    student.train_step(next(student.dataloader_train))
+    assert not student.loss.capture.maps
+    assert not student.loss.capture.finest._maps
 
 
 def test_stronger_texture(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
@@ -66,8 +80,27 @@ def test_stronger_texture(dataset: PreprocessedDataset, make_prototype: MakeTrai
     assert (varied.jitter.level_sd, varied.contrast.level_sd) == (0.7, 1.0)
 
 
-def test_a_name_without_class_variation(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
-    trainer = make_prototype(dataset, "nnUNetTrainer_seed0_2epochs_2iterations_texture3")
-    trainer.initialize()
-    with pytest.raises(TypeError, match="class variation"):
-        trainer.get_dataloaders()
+@pytest.mark.parametrize(
+    "trainer", ["nnUNetTrainer", "nnUNetTrainer_classJitter", "nnUNetTrainer_classVariation_noise"]
+)
+def test_only_class_variation_alone_has_a_stronger_texture(
+    dataset: PreprocessedDataset, make_prototype: MakeTrainer, trainer: str
+) -> None:
+    prototype = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_texture3")
+    prototype.initialize()
+    with pytest.raises(TypeError, match="changes class variation"):
+        prototype.get_dataloaders()
+
+
+def test_only_the_published_loss_is_compared_in_all_stages(
+    dataset: PreprocessedDataset, make_prototype: MakeTrainer
+) -> None:
+    with pytest.raises(TypeError, match="mean squared error"):
+        make_prototype(dataset, f"{STUDENT.replace('_2ep', '_cosine_2ep')}_allStages").initialize()
+    student = make_prototype(dataset, f"{STUDENT.replace('_2ep', '_classBalanced_2ep')}_allStages")
+    teacher = make_prototype(dataset, student.teacher_class.__name__)
+    teacher.initialize()
+    finish(teacher)
+    student.on_train_start()
+    with pytest.raises(TypeError, match="classes weighted alike"):
+        student.train_step(next(student.dataloader_train))
