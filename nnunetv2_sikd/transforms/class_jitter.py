@@ -205,37 +205,41 @@ _TRANSFORMS: dict[JitterLevels, type[ClassJitterTransform] | type[ClassVariation
 }
 
 
-class WithNoiseTransform(ImageOnlyTransform):
-    """White noise in a share of the images, of any strength up to that of the image itself.
+class RelativeGaussianNoiseTransform(ImageOnlyTransform):
+    """Gaussian noise, one strength for all channels, relative to the standard deviation of each.
 
     With varied levels alone, networks become less sturdy against noise (docs/benchmarks/variation.md). The strength of
     batchgeneratorsv2's noise is absolute, and images have other scales in other schemes of normalisation.
 
     Args:
-        share: Share of the images (0 to 1) that get noise.
-        most: Largest standard deviation, in standard deviations of the image, channel by channel.
+        max_sd: Largest standard deviation of the noise, in standard deviations of the image; each strength from 0 on is
+            as likely.
+        masked: Channels of which only the non-zero mask counts (label not -1), see :class:`ClassJitterTransform`.
 
     Shape:
         - image: ``(C, *spatial)``, floating point
+        - segmentation: ``(1 or more, *spatial)``, of which the first channel holds the labels
     """
 
-    def __init__(self, share: float = 0.5, most: float = 1.0) -> None:
+    def __init__(self, max_sd: float = 1.0, *, masked: Collection[int] = ()) -> None:
         super().__init__()
-        if not 0 <= share <= 1 or most < 0:
-            raise ValueError(f"share {share} is a share of the images, 0 to 1, and most {most} must not be negative")
-        self.share = share
-        self.most = most
+        if max_sd < 0:
+            raise ValueError(f"max_sd {max_sd} must not be negative")
+        self.max_sd = max_sd
+        self.masked = masked
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
-        """Standard deviation of the noise, in those of the image; 0 for none."""
-        noisy = torch.rand(1).item() < self.share
-        return {"strength": self.most * torch.rand(1).item() if noisy else 0.0}
+        """Standard deviation of the noise, by channel."""
+        image, inside = data_dict["image"], data_dict["segmentation"][0] >= 0
+        own = inside.sum() > 1
+        deviations = [
+            (channel[inside] if own and number in self.masked else channel).std()
+            for number, channel in enumerate(image)
+        ]
+        return {"deviations": self.max_sd * torch.rand(1).item() * torch.stack(deviations)}
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
-        if params["strength"] == 0:
-            return img
-        deviation = img.flatten(1).std(1).reshape(-1, *[1] * (img.ndim - 1))
-        return img + params["strength"] * deviation * torch.randn_like(img)
+        return img + params["deviations"].reshape(-1, *[1] * (img.ndim - 1)) * torch.randn_like(img)
 
 
 class WithOwnRandomness(BasicTransform):
@@ -300,7 +304,7 @@ def with_class_jitter(
         arguments: Those that nnU-Net built the transforms with, by name.
         levels: Whether the levels of the classes are *moved* (jitter), *redrawn* (contrast), or *either*, image by
             image (variation).
-        noise: Add noise to half of the varied images (:class:`WithNoiseTransform`).
+        noise: Add noise to half of the varied images (:class:`RelativeGaussianNoiseTransform`).
         keep: Keep the image as it was before for the teacher.
     """
     if share == 0:
@@ -312,7 +316,7 @@ def with_class_jitter(
     # nnU-Net rotates and scales slice by slice where slices are thick.
     varied: BasicTransform = _TRANSFORMS[levels](thick_slices=arguments["do_dummy_2d_data_aug"], masked=masked)
     if noise:
-        varied = ComposeTransforms([varied, WithNoiseTransform()])
+        varied = ComposeTransforms([varied, RandomTransform(RelativeGaussianNoiseTransform(masked=masked), 0.5)])
     steps += [WithOwnRandomness(RandomTransform(varied, share)), *masks]
     place = end_of_augmentation(pipeline)
     pipeline.transforms[place:place] = steps

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
@@ -16,7 +17,7 @@ from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
-from nnunetv2_sikd.transforms.class_jitter import WithNoiseTransform, WithOwnRandomness
+from nnunetv2_sikd.transforms.class_jitter import RelativeGaussianNoiseTransform, WithOwnRandomness
 from tests.helpers import make_dataset_json, make_plans
 
 STUDENT = "nnUNetTrainer_SIKDStudent"
@@ -184,7 +185,8 @@ def test_noise_comes_with_the_jitter(name: str, noise: bool) -> None:
     pipeline = getattr(variants, name).get_training_transforms(*geometry, foreground_labels=[1, 2])
     (varied,) = (step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness))
     steps = varied.transforms if isinstance(varied, ComposeTransforms) else [varied]
-    assert any(isinstance(step, WithNoiseTransform) for step in steps) is noise
+    inner = [step.transform for step in steps if isinstance(step, RandomTransform)]
+    assert any(isinstance(step, RelativeGaussianNoiseTransform) for step in inner) is noise
 
 
 @pytest.mark.parametrize(
