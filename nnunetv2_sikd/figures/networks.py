@@ -122,13 +122,14 @@ def load_networks(
 
 def stock_of(student: type[nnUNetTrainer_SIKDStudent]) -> str:
     """Name of the stock trainer with a student's augmentation, seed and schedule."""
-    rest = re.sub(
-        "^nnUNetTrainer_SIKDTeacher(?:_on(?:Images|LabelMaps))?(?:_deepSkips)?", "", student.teacher_class.__name__
-    )
-    rest = re.sub("^_class(?:Jitter|Contrast|Variation)(?:[0-9p]+)?", "", rest)
-    jitter = re.search("(_class(?:Jitter|Contrast|Variation))(?:Both)?([0-9p]*)", student.__name__)
-    strong = "DA5" if rest.startswith("_DA5") else ""
-    return f"nnUNetTrainer{strong}{''.join(jitter.groups()) if jitter else ''}{rest.removeprefix('_DA5')}"
+    name = student.__name__
+    jitter = re.search("(_class(?:Jitter|Contrast|Variation))(?:Both)?([0-9p]*)", name)
+    varied = "".join(jitter.groups()) if jitter else ""
+    # Not its teacher's schedule, which may have other epochs.
+    rest = "".join(re.findall("_seed[0-9]+|_[0-9]+epochs|_[0-9]+iterations", name))
+    if "_DA5" in name:
+        return f"nnUNetTrainerDA5{varied}{rest}"
+    return f"nnUNetTrainer{varied}{'_geometricCE' if '_geometricCE' in name else ''}{rest}"
 
 
 def build_network(

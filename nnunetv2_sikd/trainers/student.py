@@ -218,7 +218,10 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
         self.loss.alpha = self.alpha_of(self.current_epoch)
 
     def alpha_of(self, epoch: int) -> float:
-        """α in an epoch; where it decays, by the exponent of nnU-Net's learning rate.
+        """α in an epoch.
+
+        With warm-up it is multiplied by exp(−5 (1 − t)²), t from 0 to 1 over the first quarter of the training; with
+        decay by (1 − progress)^0.9, as nnU-Net's learning rate is.
 
         Args:
             epoch: Counted from 0.

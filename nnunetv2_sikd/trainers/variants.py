@@ -98,6 +98,7 @@ def shipped_trainers() -> list[str]:
         f"{student}_copyView",
         *(f"{teacher}_on{control}" for control in ("Images", "LabelMaps")),
         f"{teacher}_deepSkips",
+        f"{student}_teacher40epochs_20epochs",
         *(f"{student}_teacherOn{control}" for control in ("Images", "LabelMaps")),
         *(f"{trainer}_{schedule}" for schedule in schedules for trainer in (teacher, student)),
         # nnU-Net itself has the stock trainer for whole-epoch schedules.
@@ -212,6 +213,8 @@ def _student(name: str) -> type[nnUNetTrainer] | None:
         deep_skips=match["deep"] is not None,
     )
     epochs = match["teacher_epochs"] or match["epochs"]
+    if match["teacher_epochs"] == (match["epochs"] or str(Schedule.epochs)):
+        return None  # another name for the student, and without a schedule for its teacher, too
     teacher = (
         "nnUNetTrainer_SIKDTeacher"
         + (f"_on{match['control']}" if match["control"] else "")

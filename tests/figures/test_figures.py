@@ -91,6 +91,8 @@ def test_stock_has_augmentation_seed_and_schedule_of_the_student() -> None:
         "nnUNetTrainer_SIKDStudent_classJitterBoth0p25_geometricCE": "nnUNetTrainer_classJitter0p25_geometricCE",
         "nnUNetTrainer_SIKDStudent_classVariation0p5_DA5_seed0": "nnUNetTrainerDA5_classVariation0p5_seed0",
         "nnUNetTrainer_SIKDStudent_classVariationBoth": "nnUNetTrainer_classVariation",
+        "nnUNetTrainer_SIKDStudent_teacher40epochs": "nnUNetTrainer",
+        "nnUNetTrainer_SIKDStudent_teacher40epochs_DA5_seed1_20epochs": "nnUNetTrainerDA5_seed1_20epochs",
         STUDENT: STOCK,
     }
     assert {name: stock_of(getattr(variants, name)) for name in names} == names

@@ -148,6 +148,21 @@ class TestClassJitter:
         with pytest.raises(SIKDError, match=r"class_jitter 0\.0 is now 0\.5"):
             changed.on_train_start()
 
+    def test_continues_a_student_of_an_older_version(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
+        dataset = make_dataset(nnunet_folders)
+        student = start_student(make_trainer, dataset, f"{STUDENT}{SCHEDULE}")
+        for setting in ("alpha_warmup", "alpha_decay", "deep_skips"):
+            del student.my_init_kwargs["sikd"][setting]
+        file = finish(student)
+        continued = make_trainer(dataset, f"{STUDENT}{SCHEDULE}")
+        continued.load_checkpoint(str(file))
+        continued.on_train_start()
+        changed = make_trainer(dataset, f"{STUDENT}{SCHEDULE}")
+        changed.load_checkpoint(str(file))
+        changed.sikd = SIKDSettings(alpha_warmup=True)
+        with pytest.raises(SIKDError, match="alpha_warmup False is now True"):
+            changed.on_train_start()
+
 
 def learnt(student: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     """Features of student and teacher in a training step, weights, label, and the distillation loss."""

@@ -246,6 +246,8 @@ def test_schedule_follows_nnunet_s_proportions(schedule: Schedule, validation_it
         f"{STUDENT}_cosine_alphaDecay",
         f"{STUDENT}_alphaDecay_alphaWarmup",
         f"{STUDENT}_teacher0epochs",
+        f"{STUDENT}_teacher1000epochs",  # as long as without
+        f"{STUDENT}_teacher20epochs_20epochs",
         f"{STUDENT}_copyView_classJitterBoth",  # a stored copy has no jitter
         f"{STUDENT}_teacherOnLabelMaps_classJitterBoth",
         f"{TEACHER}_onLabelMaps_classJitter",
