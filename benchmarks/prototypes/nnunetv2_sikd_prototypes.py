@@ -1,9 +1,11 @@
-"""Two trainers of the search that were measured and are not in the package (docs/benchmarks/search.md, variation.md).
+"""Trainers of the search that were measured and are not in the package (docs/benchmarks/search.md, variation.md).
 
 A prototype's name is that of a trainer of the package, followed by what it changes:
 
 _allStages: a student that matches its teacher in several stages of the decoder, the mean of their squared errors.
 _texture3: class variation whose gains of the texture reach 3 in place of 1.5.
+_levels0p35, _levels1p4: class variation whose jitter moves levels half as far, twice as far (in place of 0.7 standard
+    deviations of the image).
 
 export nnUNet_extTrainer="$nnUNet_extTrainer:$PWD/benchmarks/prototypes" nnUNet_compile=f
 nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_SIKDTeacher_seed0_20epochs_150iterations -device cpu
@@ -80,8 +82,11 @@ class _AllStagesLoss(DistillationLoss):
         return segmentation + self.alpha * distillation
 
 
-class Texture3(nnUNetTrainer):
-    """Class variation with stronger texture."""
+class OtherVariation(nnUNetTrainer):
+    """Class variation of another strength."""
+
+    texture = (0.5, 1.5)
+    jitter_sd = 0.7
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
@@ -89,13 +94,26 @@ class Texture3(nnUNetTrainer):
         inner = [step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
         variations = [each for each in inner if isinstance(each, ClassVariationTransform)]
         if not variations:
-            raise TypeError("_texture3 changes class variation, without noise, and nothing else")
+            raise TypeError(f"{cls.__name__}: changes class variation, without noise, and nothing else")
         for variation in variations:
-            variation.jitter.texture = variation.contrast.texture = (0.5, 3.0)
+            variation.jitter.texture = variation.contrast.texture = cls.texture
+            variation.jitter.level_sd = cls.jitter_sd
         return pipeline
 
 
-_PROTOTYPES = {"_allStages": AllStages, "_texture3": Texture3}
+class Texture3(OtherVariation):
+    texture = (0.5, 3.0)
+
+
+class Levels0p35(OtherVariation):
+    jitter_sd = 0.35
+
+
+class Levels1p4(OtherVariation):
+    jitter_sd = 1.4
+
+
+_PROTOTYPES = {"_allStages": AllStages, "_texture3": Texture3, "_levels0p35": Levels0p35, "_levels1p4": Levels1p4}
 
 
 def __getattr__(name: str) -> Any:

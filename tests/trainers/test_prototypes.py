@@ -67,8 +67,22 @@ def test_all_stages_are_compared(dataset: PreprocessedDataset, make_prototype: M
     assert not student.loss.capture.finest._maps
 
 
-def test_stronger_texture(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
-    trainer = make_prototype(dataset, f"{VARIATION}_texture3")
+@pytest.mark.parametrize(
+    ("prototype", "textures", "jitter_sd"),
+    [
+        ("texture3", (0.5, 3.0), 0.7),
+        ("levels0p35", (0.5, 1.5), 0.35),
+        ("levels1p4", (0.5, 1.5), 1.4),
+    ],
+)
+def test_class_variation_of_another_strength(
+    dataset: PreprocessedDataset,
+    make_prototype: MakeTrainer,
+    prototype: str,
+    textures: tuple[float, float],
+    jitter_sd: float,
+) -> None:
+    trainer = make_prototype(dataset, f"{VARIATION}_{prototype}")
     trainer.initialize()
     loader, _ = trainer.get_dataloaders()
     (varied,) = (
@@ -76,14 +90,14 @@ def test_stronger_texture(dataset: PreprocessedDataset, make_prototype: MakeTrai
         for s in loader.data_loader.loader.transforms.transforms
         if isinstance(s, WithOwnRandomness)
     )
-    assert varied.jitter.texture == varied.contrast.texture == (0.5, 3.0)
-    assert (varied.jitter.level_sd, varied.contrast.level_sd) == (0.7, 1.0)
+    assert varied.jitter.texture == varied.contrast.texture == textures
+    assert (varied.jitter.level_sd, varied.contrast.level_sd) == (jitter_sd, 1.0)
 
 
 @pytest.mark.parametrize(
     "trainer", ["nnUNetTrainer", "nnUNetTrainer_classJitter", "nnUNetTrainer_classVariation_noise"]
 )
-def test_only_class_variation_alone_has_a_stronger_texture(
+def test_only_class_variation_alone_has_another_strength(
     dataset: PreprocessedDataset, make_prototype: MakeTrainer, trainer: str
 ) -> None:
     prototype = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_texture3")
