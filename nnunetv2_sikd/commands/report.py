@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the report."""
     from nnunetv2_sikd.benchmark.layout import Layout
-    from nnunetv2_sikd.report import write_report
+    from nnunetv2_sikd.report.write import write_report
 
     layout = Layout.of(
         args.benchmark, args.o, arms=args.arms, folds=args.folds, seeds=args.seeds, baseline=args.baseline

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_sikd.report import write_report
+from nnunetv2_sikd.report.write import write_report
 from tests.report.helpers import FakeBenchmark, make_benchmark
 
 

@@ -15,7 +15,7 @@ from nnunetv2_sikd.benchmark import run
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
 from nnunetv2_sikd.commands.main import main
-from nnunetv2_sikd.report import write_report
+from nnunetv2_sikd.report.write import write_report
 from nnunetv2_sikd.steps import Step
 from tests.report.helpers import FakeBenchmark, make_benchmark
 

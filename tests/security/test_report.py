@@ -12,9 +12,9 @@ import yaml
 
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.report import write_report
 from nnunetv2_sikd.report.page import _fenced, _markdown
 from nnunetv2_sikd.report.scores import read_scores
+from nnunetv2_sikd.report.write import write_report
 from tests.report.conftest import folders  # noqa: F401
 from tests.report.helpers import FakeBenchmark, make_benchmark
 
