@@ -138,30 +138,33 @@ class TestClassJitter:
             "alpha_decay",
         ):
             del teacher.my_init_kwargs["sikd"][setting]
-        file = finish(teacher)
-        continued = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
-        continued.load_checkpoint(str(file))
-        continued.on_train_start()
-        changed = make_trainer(dataset, f"{TEACHER}{SCHEDULE}")
-        changed.load_checkpoint(str(file))
-        changed.sikd = SIKDSettings(class_jitter=0.5)
-        with pytest.raises(SIKDError, match=r"class_jitter 0\.0 is now 0\.5"):
-            changed.on_train_start()
+        refuses_other_settings(
+            make_trainer, dataset, teacher, SIKDSettings(class_jitter=0.5), r"class_jitter 0\.0 is now 0\.5"
+        )
 
     def test_continues_a_student_of_an_older_version(self, nnunet_folders: Path, make_trainer: MakeTrainer) -> None:
         dataset = make_dataset(nnunet_folders)
         student = start_student(make_trainer, dataset, f"{STUDENT}{SCHEDULE}")
         for setting in ("alpha_warmup", "alpha_decay", "deep_skips"):
             del student.my_init_kwargs["sikd"][setting]
-        file = finish(student)
-        continued = make_trainer(dataset, f"{STUDENT}{SCHEDULE}")
-        continued.load_checkpoint(str(file))
-        continued.on_train_start()
-        changed = make_trainer(dataset, f"{STUDENT}{SCHEDULE}")
-        changed.load_checkpoint(str(file))
-        changed.sikd = SIKDSettings(alpha_warmup=True)
-        with pytest.raises(SIKDError, match="alpha_warmup False is now True"):
-            changed.on_train_start()
+        refuses_other_settings(
+            make_trainer, dataset, student, SIKDSettings(alpha_warmup=True), "alpha_warmup False is now True"
+        )
+
+
+def refuses_other_settings(
+    make_trainer: MakeTrainer, dataset: PreprocessedDataset, begun: Any, other: SIKDSettings, told: str
+) -> None:
+    """What was begun continues with the settings that it had, and with no others."""
+    file = finish(begun)
+    continued = make_trainer(dataset, type(begun).__name__)
+    continued.load_checkpoint(str(file))
+    continued.on_train_start()
+    changed = make_trainer(dataset, type(begun).__name__)
+    changed.load_checkpoint(str(file))
+    changed.sikd = other
+    with pytest.raises(SIKDError, match=told):
+        changed.on_train_start()
 
 
 def learnt(student: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:

@@ -17,7 +17,8 @@ from nnunetv2_sikd.trainers.seeded import Seeded
 from nnunetv2_sikd.trainers.settings import Schedule, SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
-from nnunetv2_sikd.transforms.class_jitter import RelativeGaussianNoiseTransform, WithOwnRandomness
+from nnunetv2_sikd.transforms.class_jitter import WithOwnRandomness
+from nnunetv2_sikd.transforms.noise import RelativeGaussianNoiseTransform
 from tests.helpers import make_dataset_json, make_plans
 
 STUDENT = "nnUNetTrainer_SIKDStudent"
