@@ -139,3 +139,12 @@ def write_text(file: Path, text: str) -> None:
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file as :func:`written_whole` does."""
     write_text(file, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -14,10 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunetv2_sikd.devices import check_device
-from nnunetv2_sikd.distillation.checkpoint import read_checkpoint
+from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import with_trainers
 from nnunetv2_sikd.errors import SIKDError
-from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.files import file_hash, write_json
 from nnunetv2_sikd.folders import cannot_write, check_output, make_folder
 from nnunetv2_sikd.image_files import channel_names, find_cases, is_whole
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
@@ -41,6 +40,7 @@ def predict(
     trainer: str,
     device: str = "cuda",
     num_processes: int = 2,
+    overwrite: bool = False,
 ) -> None:
     """Predict a folder of images with one trained fold; predictions that are there and whole stay.
 
@@ -59,9 +59,11 @@ def predict(
         trainer: Trainer's name.
         device: ``cuda``, ``cpu`` or ``mps``.
         num_processes: nnU-Net's processes for preprocessing and for export, each.
+        overwrite: Remove predictions of another training, or of other images, that this command has made in the folder.
 
     Raises:
-        SIKDError: No images, other channels or file ending than in training, no trained model, or nnU-Net failed.
+        SIKDError: No images, other channels or file ending than in training, no trained model, predictions of others in
+            the folder, or nnU-Net failed.
     """
     planned = PlannedConfiguration.load(dataset, configuration, plans)
     if planned.configuration.previous_stage_name is not None:
@@ -76,12 +78,21 @@ def predict(
             f"{model}: has no finished training (checkpoint_final.pth); run nnUNetv2_sikd train "
             f"-d {planned.plans.dataset_name} -c {configuration} -p {plans} -f {fold} -tr {trainer}"
         )
-    read_checkpoint(model / "checkpoint_final.pth")  # nnU-Net, which loads it next, would execute what it holds
+    # nnU-Net, which loads it next, would execute what it holds.
+    weights = weights_hash(read_checkpoint(model / "checkpoint_final.pth")["network_weights"])
     ending = planned.dataset_json["file_ending"]
-    made_by = _made_by(model, images)
-    earlier = _refuse_others(output, made_by, ending)
+    made_by: dict[str, Any] = {"model": str(model), "weights_sha256": weights, "images": os.path.realpath(images)}
     made_by["image_sha256"] = _hashes(images, cases, planned)
-    changed = _changed_since(earlier, made_by, output)
+    earlier = _earlier(output, ending)
+    changed = _changed_since(earlier, made_by, model / "checkpoint_final.pth")
+    if changed is None and not overwrite:
+        raise SIKDError(
+            f"{output}: holds predictions of another training or of other images ({_MODEL_FILE} tells); give "
+            "--overwrite, or name another folder with -o"
+        )
+    if changed is None:
+        _remove(output, earlier or {}, ending)
+        changed = set()
     missing = [case for case in cases if not is_whole(output / f"{case}{ending}") or case in changed]
     if missing and hasattr(variants, trainer):  # whatever others keep in theirs
         check_trained_by(model / "checkpoint_final.pth", trainer)
@@ -119,60 +130,59 @@ def _check_images(images: Path, cases: Sequence[str], planned: PlannedConfigurat
         check_images(images_of(images, case, planned.dataset_json), reader, channels)
 
 
-def _made_by(model: Path, images: Path) -> dict[str, Any]:
-    checkpoint = _sha256(model / "checkpoint_final.pth")
-    return {"model": str(model), "checkpoint_sha256": checkpoint, "images": os.path.realpath(images)}
-
-
 def _hashes(images: Path, cases: Sequence[str], planned: PlannedConfiguration) -> dict[str, list[str]]:
     """SHA-256 of each case's files: its channels, and the spacing that lies beside a TIFF."""
     hashes = {}
     for case in tqdm(cases, desc="Reading images", unit="case"):
         files = [*images_of(images, case, planned.dataset_json), images / f"{case}.json"]
-        hashes[case] = [_sha256(file) for file in files if file.is_file()]
+        hashes[case] = [file_hash(file) for file in files if file.is_file()]
     return hashes
 
 
-def _changed_since(earlier: Mapping[str, Any], made_by: Mapping[str, Any], output: Path) -> set[str]:
+def _changed_since(earlier: Mapping[str, Any] | None, made_by: Mapping[str, Any], checkpoint: Path) -> set[str] | None:
     """Cases with other images than those that earlier predictions were made from; an earlier version noted none.
 
-    Raises:
-        SIKDError: They lie in another folder, too: these are other images altogether.
+    Returns:
+        None if they are of another training, or of images in another folder, which are others altogether.
     """
+    if earlier is None:
+        return set()
+    if "weights_sha256" in earlier:
+        same = earlier["weights_sha256"] == made_by["weights_sha256"]  # nnU-Net writes times into the file
+    else:  # an earlier version's
+        same = earlier.get("checkpoint_sha256") == file_hash(checkpoint)
     before, now = earlier.get("image_sha256"), made_by["image_sha256"]
     changed = {case for case in now if isinstance(before, dict) and before.get(case) != now[case]}
-    if earlier.get("images", made_by["images"]) != made_by["images"] and (changed or not isinstance(before, dict)):
-        raise SIKDError(_of_others(output))
+    moved = earlier.get("images", made_by["images"]) != made_by["images"]
+    if not same or (moved and (changed or not isinstance(before, dict))):
+        return None
     return changed
 
 
-def _refuse_others(output: Path, made_by: Mapping[str, Any], ending: str) -> dict[str, Any]:
-    """Refuse a folder that holds predictions of another training, or what is no prediction.
+def _earlier(output: Path, ending: str) -> dict[str, Any] | None:
+    """What the run before noted of itself; None where there was none, empty where the note is damaged.
 
-    Returns:
-        What the run before noted of itself; empty where there was none.
+    Raises:
+        SIKDError: The folder holds what this command did not write, or is none.
     """
     check_output(output)
     file = output / _MODEL_FILE
-    other: dict[str, Any] = {}
     if file.is_file():
         try:
-            other = dict(json.loads(file.read_text(encoding="utf-8")))
+            return dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
-            other = {}
-        # The model may have been moved since.
-        if other.get("checkpoint_sha256") != made_by["checkpoint_sha256"]:
-            raise SIKDError(_of_others(output))
-    elif output.is_dir() and any(output.glob(f"*{ending}")):
+            return {}
+    if output.is_dir() and any(output.glob(f"*{ending}")):
         raise SIKDError(f"{output}: holds files that this command did not write; name another folder with -o")
-    return other
+    return None
 
 
-def _of_others(output: Path) -> str:
-    return (
-        f"{output}: holds predictions of another training or of other images ({_MODEL_FILE} tells); delete it, or name "
-        "another folder with -o"
-    )
+def _remove(output: Path, earlier: Mapping[str, Any], ending: str) -> None:
+    """Remove the predictions that an earlier run noted, and its cost."""
+    noted = earlier.get("image_sha256")
+    cases = noted if isinstance(noted, dict) else [file.name.removesuffix(ending) for file in output.glob(f"*{ending}")]
+    for file in (output / COST_FILE, *(output / f"{case}{ending}" for case in cases)):
+        file.unlink(missing_ok=True)
 
 
 def _claim(output: Path, made_by: Mapping[str, Any]) -> None:
@@ -182,14 +192,6 @@ def _claim(output: Path, made_by: Mapping[str, Any]) -> None:
         write_json(output / _MODEL_FILE, made_by)
     except OSError as error:
         raise cannot_write(output, error) from error
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _peak_memory_mb() -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
@@ -18,7 +18,7 @@ from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.files import only_here
 from nnunetv2_sikd.preprocessing.hook import copy_spec, write_class_averages
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
-from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold
+from nnunetv2_sikd.preprocessing.prepare import SPLITS_FILE, check_fold, read_splits
 from nnunetv2_sikd.processes import run
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.base import nnUNetTrainer_SIKDBase
@@ -54,19 +54,25 @@ def train(
         npz: Save the softmax outputs of the final validation (not of a student's teacher).
 
     Raises:
-        SIKDError: No such data set, configuration or trainer, or a step failed.
+        SIKDError: No such data set, configuration or trainer, a training that is there is of another split, or a step
+            failed.
     """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
-    names, needs_copies = _trainers(trainer)
+    names, needs_copies = with_teacher(trainer), _needs_copies(trainer)
     planned = PlannedConfiguration.load(dataset, configuration, plans)
     if is_sikd(trainer) and planned.configuration.previous_stage_name is not None:
         raise SIKDError(f"-c {configuration}: SIKD does not train cascades; choose 2d, 3d_lowres or 3d_fullres")
     _check_fold(planned, fold)
+    first = fold_folder(planned, names[0], fold) / "checkpoint_final.pth"
+    if training_is_done(fold_folder(planned, trainer, fold)) and not first.is_file():
+        print(f"{first}: not there, and a student that is trained needs its teacher no more")
+        names, needs_copies = [trainer], False
     all_done = all(training_is_done(fold_folder(planned, name, fold)) for name in names)
     if not all_done:
         check_device(device)
     for name in names:
         _check_checkpoint(fold_folder(planned, name, fold) / "checkpoint_final.pth", name)
+        check_split_of(planned, name, fold)
     if needs_copies and not all_done:
         write_class_averages(dataset, configuration, plans, num_processes=num_processes or default_num_processes)
     else:
@@ -80,17 +86,27 @@ def train(
         _check_taught_by(student, teacher)
 
 
-def _trainers(name: str) -> tuple[list[str], bool]:
-    """The trainers to run for one, in order, and whether they need copies."""
-    known = getattr(variants, name, None)
+def with_teacher(trainer: str) -> list[str]:
+    """Names of the trainers to run for one, in order: a student's teacher before it."""
+    known = getattr(variants, trainer, None)
     if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDStudent):
-        return [known.teacher_class.__name__, name], known.sikd.teacher_input == "class_average"
+        return [known.teacher_class.__name__, trainer]
+    return [trainer]
+
+
+def _needs_copies(trainer: str) -> bool:
+    """Whether a trainer, or its teacher, learns from class-averaged copies.
+
+    Raises:
+        SIKDError: There is no such trainer.
+    """
+    known = getattr(variants, trainer, None)
     if isinstance(known, type) and issubclass(known, nnUNetTrainer_SIKDBase):
-        return [name], known.sikd.teacher_input == "class_average"
-    if known is None and name.startswith("nnUNetTrainer_SIKD"):
-        raise SIKDError(f"-tr {name}: no trainer of this package; nnUNetv2_sikd doctor lists them")
-    find_trainer(name, "-tr")
-    return [name], False
+        return known.sikd.teacher_input == "class_average"
+    if known is None and trainer.startswith("nnUNetTrainer_SIKD"):
+        raise SIKDError(f"-tr {trainer}: no trainer of this package; nnUNetv2_sikd doctor lists them")
+    find_trainer(trainer, "-tr")
+    return False
 
 
 def train_stock(planned: PlannedConfiguration, trainer: str, fold: int | str, options: list[str]) -> None:
@@ -157,12 +173,54 @@ def _run_or_continue(planned: PlannedConfiguration, trainer: str, fold: int | st
 
 def _has_probabilities(folder: Path, ending: str) -> bool:
     """Whether the final validation saved the probabilities of every case, whole."""
-    summary = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+    cases = _validated_cases(folder, ending)
+    # Of a summary that is not as nnU-Net writes it none: its validation does so anew.
+    return cases is not None and all(zipfile.is_zipfile(folder / "validation" / f"{case}.npz") for case in cases)
+
+
+def _validated_cases(folder: Path, ending: str) -> list[str] | None:
+    """Cases of a fold's final validation; None where there is none, or no summary as nnU-Net writes it."""
     try:
-        files = [Path(case["prediction_file"]).name for case in summary["metric_per_case"]]
-    except (KeyError, TypeError):
-        return False  # not as nnU-Net writes it; its validation does so anew
-    return all(zipfile.is_zipfile(folder / "validation" / f"{name.removesuffix(ending)}.npz") for name in files)
+        summary = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+        files = [PureWindowsPath(case["prediction_file"]).name for case in summary["metric_per_case"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return [name.removesuffix(ending) for name in files]
+
+
+def check_split(folder: Path, fold: int | str, splits: Path, ending: str) -> None:
+    """Notice a training of another split: its validation cases are not those that ``splits_final.json`` has now.
+
+    It would count as done, or be measured on cases that it has trained on.
+
+    Args:
+        folder: nnU-Net's results folder of the fold; one without final validation passes.
+        fold: Number of the fold; ``all``, and one that the file does not have, pass.
+        splits: The preprocessed data set's ``splits_final.json``, if it is there.
+        ending: File ending of the data set.
+
+    Raises:
+        SIKDError: It was validated on others, or ``splits_final.json`` is damaged.
+    """
+    validated = _validated_cases(folder, ending)
+    if validated is None or fold == "all" or not splits.is_file():
+        return
+    folds = read_splits(splits)
+    if int(fold) >= len(folds):
+        return  # nnU-Net draws its cases
+    changed = sorted(set(validated) ^ set(folds[int(fold)]["val"]))
+    if changed:
+        raise SIKDError(
+            f"{folder}: was validated on other cases than fold {fold} of {splits} has ({changed[0]} is one of "
+            f"{len(changed)} that differ): the split was changed after this training; move the folder away to train "
+            "anew, or put the earlier split back"
+        )
+
+
+def check_split_of(planned: PlannedConfiguration, trainer: str, fold: int | str) -> None:
+    """:func:`check_split` of a trainer's fold."""
+    splits = planned.dataset_json_file.with_name(SPLITS_FILE)
+    check_split(fold_folder(planned, trainer, fold), fold, splits, planned.dataset_json["file_ending"])
 
 
 def _check_fold(planned: PlannedConfiguration, fold: int | str) -> None:

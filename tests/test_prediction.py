@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from nnunetv2_sikd import prediction as module
 from nnunetv2_sikd.errors import SIKDError
+from nnunetv2_sikd.files import file_hash
 from nnunetv2_sikd.image_files import is_whole
 from nnunetv2_sikd.prediction import COST_FILE, predict
 from nnunetv2_sikd.training import fold_folder
@@ -53,10 +55,11 @@ class NnUNet:
             self.predicted.append(case)
         return 0 if self.stops_after is None else 1
 
-    def predict(self, fold: int = 0, images: Path | None = None) -> list[str]:
+    def predict(self, fold: int = 0, images: Path | None = None, *, overwrite: bool = False) -> list[str]:
         """Predict; the cases for which nnU-Net had to."""
         self.predicted.clear()
-        predict(images or self.images, self.output, self.dataset.name, fold=fold, trainer=TRAINER, device="cpu")
+        options: dict[str, Any] = {"fold": fold, "trainer": TRAINER, "device": "cpu", "overwrite": overwrite}
+        predict(images or self.images, self.output, self.dataset.name, **options)
         return self.predicted
 
 
@@ -118,6 +121,38 @@ def test_another_training_or_other_images_are_refused(nnunet: NnUNet, tmp_path: 
     assert nnunet.predict() == []
 
 
+def test_predictions_of_another_training_are_replaced_when_asked_to(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    (nnunet.output / "notes.txt").write_text("precious")
+    (nnunet.images / "c_0000.nii.gz").unlink()
+    (nnunet.images / "c_0001.nii.gz").unlink()
+    nnunet.train("other weights")
+    nnunet.stops_after = 1
+    with pytest.raises(SIKDError, match="prediction failed for 1 of 2 cases"):
+        nnunet.predict(overwrite=True)
+    assert not (nnunet.output / COST_FILE).exists()
+    nnunet.stops_after = None
+    assert nnunet.predict(overwrite=True) == ["b"]
+    assert not (nnunet.output / "c.nii.gz").exists()  # the other training's, too
+    assert nnunet.predict(overwrite=True) == []
+    assert (nnunet.output / "notes.txt").read_text() == "precious"
+
+
+def test_files_of_others_are_not_overwritten(nnunet: NnUNet) -> None:
+    nnunet.output.mkdir()
+    (nnunet.output / "a.nii.gz").write_text("precious")
+    with pytest.raises(SIKDError, match="holds files that this command did not write"):
+        nnunet.predict(overwrite=True)
+    assert (nnunet.output / "a.nii.gz").read_text() == "precious"
+
+
+def test_the_same_weights_in_another_file_are_the_same_training(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    checkpoint = torch.load(nnunet.model / "checkpoint_final.pth")
+    torch.save({**checkpoint, "logging": {"epoch_end_timestamps": [1.0]}}, nnunet.model / "checkpoint_final.pth")
+    assert nnunet.predict() == []
+
+
 def test_an_image_exchanged_under_its_name_is_predicted_again(nnunet: NnUNet) -> None:
     nnunet.predict()
     SimpleITK.WriteImage(
@@ -160,10 +195,14 @@ def test_predictions_of_an_earlier_version_stay(nnunet: NnUNet) -> None:
     nnunet.predict()
     file = nnunet.output / "predicted_with.json"
     record = json.loads(file.read_text())
-    del record["image_sha256"]
+    del record["image_sha256"], record["weights_sha256"]
+    record["checkpoint_sha256"] = file_hash(nnunet.model / "checkpoint_final.pth")
     file.write_text(json.dumps(record))
     assert nnunet.predict() == []
-    assert "image_sha256" in json.loads(file.read_text())
+    assert {"image_sha256", "weights_sha256"} <= set(json.loads(file.read_text()))
+    file.write_text(json.dumps({**record, "checkpoint_sha256": "another"}))
+    with pytest.raises(SIKDError, match="holds predictions of another training"):
+        nnunet.predict()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "[1]"])

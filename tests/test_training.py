@@ -40,10 +40,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
-def finish(folder: Path, probabilities: tuple[str, ...] = ()) -> None:
+def finish(folder: Path, probabilities: tuple[str, ...] = (), validated: tuple[str, ...] = CASES) -> None:
     (folder / "validation").mkdir(parents=True)
     (folder / "checkpoint_final.pth").touch()
-    cases = [{"prediction_file": f"elsewhere/{case}.nii.gz"} for case in CASES]
+    cases = [{"prediction_file": f"elsewhere/{case}.nii.gz"} for case in validated]
     (folder / "validation" / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
     for case in probabilities:
         with zipfile.ZipFile(folder / "validation" / f"{case}.npz", "w") as archive:
@@ -88,15 +88,55 @@ def test_cascades_are_refused_before_copies_are_made(
     assert not dataset_2d.copies.exists()
 
 
-def test_copies_that_were_deleted_are_not_made_for_what_is_trained(
-    dataset_2d: PreprocessedDataset, planned: PlannedConfiguration, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are taken for what they should be."""
     for check in ("_check_checkpoint", "_check_taught_by"):
         monkeypatch.setattr(training, check, lambda *_: None)
-    finish(training.fold_folder(planned, "nnUNetTrainer_SIKDTeacher", 0))
-    finish(training.fold_folder(planned, "nnUNetTrainer_SIKDStudent", 0))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_copies_that_were_deleted_are_not_made_for_what_is_trained(
+    dataset_2d: PreprocessedDataset, planned: PlannedConfiguration
+) -> None:
+    for trainer in ("nnUNetTrainer_SIKDTeacher", "nnUNetTrainer_SIKDStudent"):
+        finish(training.fold_folder(planned, trainer, 0), validated=dataset_2d.cases[:1])
     training.train(dataset_2d.name, fold=0, device="cpu")
     assert not dataset_2d.copies.exists()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_trained_student_needs_no_teacher(
+    dataset_2d: PreprocessedDataset, planned: PlannedConfiguration, started: list[list[str]]
+) -> None:
+    student = training.fold_folder(planned, "nnUNetTrainer_SIKDStudent", 0)
+    finish(student, validated=dataset_2d.cases[:1])
+    training.train(dataset_2d.name, fold=0, device="cpu")
+    assert not started
+    training.train(dataset_2d.name, fold=0, device="cpu", npz=True)
+    assert [command[command.index("-tr") + 1] for command in started] == ["nnUNetTrainer_SIKDStudent"]
+    assert started[0][-2:] == ["--npz", "--val"]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainer_SIKDTeacher", "nnUNetTrainer_SIKDStudent"])
+def test_a_training_of_another_split_is_refused(
+    dataset_2d: PreprocessedDataset, planned: PlannedConfiguration, started: list[list[str]], trainer: str
+) -> None:
+    folder = training.fold_folder(planned, trainer, 0)
+    finish(folder, validated=dataset_2d.cases[1:2])  # those of fold 1
+    with pytest.raises(SIKDError, match=r"fold_0: was validated on other cases than fold 0 of .*; move the folder"):
+        training.train(dataset_2d.name, fold=0, trainer=trainer, device="cpu")
+    assert not started
+    assert not dataset_2d.copies.exists()
+
+
+@pytest.mark.parametrize("fold", ["all", 7])
+def test_cases_that_no_file_tells_are_not_compared(planned: PlannedConfiguration, fold: str | int) -> None:
+    folder = training.fold_folder(planned, "nnUNetTrainer", fold)
+    finish(folder)
+    training.check_split_of(planned, "nnUNetTrainer", fold)
+    assert training.training_is_done(folder)
 
 
 def test_a_second_training_of_the_same_fold_is_refused(

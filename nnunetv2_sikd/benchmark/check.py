@@ -23,12 +23,13 @@ from nnunetv2_sikd.preprocessing.prepare import DEFAULT_FOLDS, SPLITS_FILE, chec
 from nnunetv2_sikd.raw_cases import training_cases
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.lookup import find_trainer
+from nnunetv2_sikd.training import check_split, with_teacher
 
 _PLANNED_BY_DEFAULT = ("2d", "3d_fullres", "3d_lowres")
 
 
 def check_benchmark(layout: Layout) -> None:
-    """Check data sets, folders, file endings, channels, labels, patients, trainers, configuration and folds.
+    """Check data sets, folders, file endings, channels, labels, patients, trainers, configuration, folds and splits.
 
     Args:
         layout: Specification and folders.
@@ -44,6 +45,8 @@ def check_benchmark(layout: Layout) -> None:
     for trainer in dict.fromkeys(training.trainer for training in specification.trainings()):
         with _in(layout, "arms"):
             _check_trainer(trainer)
+    with _in(layout, "arms"):
+        _check_trained(layout)
     for test in specification.tests:
         with _in(layout, f"test set {test.key}"):
             _check_test(layout, test, training_cases)
@@ -130,6 +133,15 @@ def _check_trainer(name: str) -> None:
             f"there is no trainer {name}; nnUNetv2_sikd doctor lists this package's, and only those and nnUNetTrainer "
             "and nnUNetTrainerDA5 take 'seeds' and 'schedule'"
         ) from error
+
+
+def _check_trained(layout: Layout) -> None:
+    """Refuse trainings that are there, and would count as done, of another split."""
+    splits = layout.preprocessed() / SPLITS_FILE
+    ending = layout.dataset_json(layout.specification.source.dataset)["file_ending"]
+    for training in layout.specification.trainings():
+        for trainer in with_teacher(training.trainer):
+            check_split(layout.fold(trainer, training.fold), training.fold, splits, ending)
 
 
 def _check_test(layout: Layout, test: TestSet, training_cases: Collection[str]) -> None:

@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np", type=positive, default=2, metavar="N", help="processes to read and to write, each (default: %(default)s)"
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace predictions of another training, or of other images, that this command has made there",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,5 +35,14 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_sikd.prediction import predict
 
     predict(
-        args.i, args.o, args.d, args.c, args.p, fold=args.f, trainer=args.tr, device=args.device, num_processes=args.np
+        args.i,
+        args.o,
+        args.d,
+        args.c,
+        args.p,
+        fold=args.f,
+        trainer=args.tr,
+        device=args.device,
+        num_processes=args.np,
+        overwrite=args.overwrite,
     )

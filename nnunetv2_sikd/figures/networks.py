@@ -20,7 +20,7 @@ from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.lookup import find_trainer
 from nnunetv2_sikd.trainers.settings import SIKDSettings
 from nnunetv2_sikd.trainers.student import nnUNetTrainer_SIKDStudent
-from nnunetv2_sikd.training import fold_folder
+from nnunetv2_sikd.training import check_split_of, fold_folder
 
 
 class FoldNetworks:
@@ -75,8 +75,8 @@ def load_networks(
         device: ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
-        SIKDError: No student's trainer, student or teacher not trained, another teacher than the one that taught
-            the student, damaged checkpoints, or no such device.
+        SIKDError: No student's trainer, student or teacher not trained, one of another split, another teacher than the
+            one that taught the student, damaged checkpoints, or no such device.
     """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
     trainer = getattr(variants, student, None)
@@ -90,6 +90,8 @@ def load_networks(
         f"-f {fold} -tr {student}"
     )
     files = {name: fold_folder(planned, name, fold) / "checkpoint_final.pth" for name in (teacher, student, stock)}
+    for name in files:
+        check_split_of(planned, name, fold)
     if not files[student].is_file():
         raise SIKDError(f"{files[student]}: not there, the student is not trained to its end; run {train}")
     if not files[teacher].is_file():

@@ -18,32 +18,39 @@ SCORES = "stress.csv"
 _RECORD = "stress.json"
 
 
-def settle(output: Path, about: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+def settle(
+    output: Path, about: Mapping[str, Any], weights: Mapping[str, str], inputs: Mapping[str, str]
+) -> dict[str, Any]:
     """What a folder's scores were made with, after a check that these fit it.
 
     Args:
         output: The folder.
         about: Settings of all its scores.
-        hashes: SHA-256 of the weights by trainer.
+        weights: SHA-256 of the weights by trainer.
+        inputs: SHA-256 of what else the scores depend on, by its name: images and label of a case, plans.
 
     Returns:
-        The folder's record, with these trainers, for :func:`write_scores`.
+        The folder's record, with these trainers and inputs, for :func:`write_scores`.
 
     Raises:
-        SIKDError: The folder holds scores of other settings or weights, or of nobody knows what.
+        SIKDError: The folder holds scores of other settings, weights or inputs, or of nobody knows what.
     """
     file = output / _RECORD
-    earlier = {"settings": dict(about), "weights_sha256": dict(hashes)}
+    earlier = {"settings": dict(about), "weights_sha256": dict(weights), "inputs_sha256": dict(inputs)}
     if file.is_file():
         try:
             earlier = dict(json.loads(file.read_text(encoding="utf-8")))
             changed = [key for key, value in about.items() if earlier["settings"].get(key) != value]
-            changed += [f"weights of {n}" for n, h in hashes.items() if earlier["weights_sha256"].get(n, h) != h]
+            changed += [f"weights of {n}" for n, h in weights.items() if earlier["weights_sha256"].get(n, h) != h]
+            known = earlier.setdefault("inputs_sha256", {})  # an earlier version kept none
+            changed += [n for n, h in inputs.items() if known.get(n, h) != h]
         except (ValueError, KeyError, AttributeError, TypeError):
             changed = ["file is damaged"]
         if changed:
-            raise SIKDError(f"{file}: holds scores of others ({', '.join(changed)}); name another folder with -o")
-        earlier["weights_sha256"].update(hashes)
+            told = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+            raise SIKDError(f"{file}: holds scores of others ({told}); name another folder with -o")
+        earlier["weights_sha256"].update(weights)
+        earlier["inputs_sha256"].update(inputs)
     elif (output / SCORES).is_file():
         raise SIKDError(f"{output / SCORES}: belongs to no {_RECORD}; name another folder with -o")
     return earlier

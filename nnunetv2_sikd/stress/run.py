@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.figures.cases import validation_cases
-from nnunetv2_sikd.files import only_here, write_text
+from nnunetv2_sikd.files import file_hash, only_here, write_text
 from nnunetv2_sikd.folders import cannot_write, make_folder
 from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
@@ -33,7 +35,7 @@ from nnunetv2_sikd.stress.shifts import VERSION, Image, Shift, ranges_of, shifte
 from nnunetv2_sikd.stress.show import draw_curves, draw_differences, draw_shifts
 from nnunetv2_sikd.trainers import variants
 from nnunetv2_sikd.trainers.teacher import nnUNetTrainer_SIKDTeacher
-from nnunetv2_sikd.training import check_trained_by, fold_folder
+from nnunetv2_sikd.training import check_split_of, check_trained_by, fold_folder
 
 
 def stress(
@@ -70,9 +72,9 @@ def stress(
         (what the trainers asked for find under the strongest ones, in the case of median Dice).
 
     Raises:
-        SIKDError: A trainer is not trained, or is a teacher; the fold has no validation cases of its own; the
-            configuration is the second stage of a cascade; a case's name has no patient; raw cases are missing or
-            damaged; or the folder holds scores of other settings, weights or shifts.
+        SIKDError: A trainer is not trained, is a teacher, or was trained with another split; the fold has no validation
+            cases of its own; the configuration is the second stage of a cascade; a case's name has no patient; raw
+            cases are missing or damaged; or the folder holds scores of other settings, weights, images or shifts.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     if planned.configuration.previous_stage_name is not None:
@@ -100,7 +102,8 @@ def stress(
             "mirroring": mirroring,
             "version of the shifts": VERSION,
         }
-        record = settle(output, about, {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()})
+        weights = {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()}
+        record = settle(output, about, weights, _inputs(planned, [files[case] for case in cases]))
         scores = read_scores(output)
         known = {(score.trainer, score.case) for score in scores}
         for case in tqdm(cases, desc="Validation cases", unit="case"):
@@ -188,9 +191,19 @@ def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> di
         )
     if trainer is not None:  # whatever others keep in theirs
         check_trained_by(file, name)
+    check_split_of(planned, name, fold)
     checkpoint = read_checkpoint(file)
     # Not the optimiser's state, twice the weights, through the whole run.
     return {key: checkpoint.get(key) for key in ("network_weights", "inference_allowed_mirroring_axes")}
+
+
+def _inputs(planned: PlannedConfiguration, cases: Iterable[tuple[Sequence[Path], Path]]) -> dict[str, str]:
+    """SHA-256 of what a case's scores depend on beside the weights: images and label, and how they are preprocessed."""
+    hashes = {
+        f"{file.parent.name}/{file.name}": file_hash(file) for images, label in cases for file in (*images, label)
+    }
+    plans = [planned.configuration.configuration, planned.plans.foreground_intensity_properties_per_channel]
+    return {**hashes, "plans": sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()}
 
 
 def _spread(cases: Sequence[str], number: int | None) -> list[str]:

@@ -201,7 +201,9 @@ class nnUNetTrainer_SIKDStudent(nnUNetTrainer_SIKDBase):
                 dist.all_reduce(total)
         tp, fp, fn = (total.cpu().double().numpy() for total in sums)
         with np.errstate(invalid="ignore"):
-            return [float(value) for value in 2 * tp / (2 * tp + fp + fn)]
+            dice = 2 * tp / (2 * tp + fp + fn)
+        # One false voxel of a class that no patch has is no Dice of 0: there was nothing to find.
+        return [float(value) for value in np.where(tp + fn > 0, dice, np.nan)]
 
     def _class_names(self) -> list[str]:
         """Names of foreground classes or regions in the order of the network's outputs."""

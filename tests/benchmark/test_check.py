@@ -221,6 +221,21 @@ def test_two_splits_that_differ(folder: Path) -> None:
     assert "delete the one not meant" in refused(folder)
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainer_SIKDTeacher", "nnUNetTrainer_SIKDStudent"])
+def test_trainings_of_another_split(folder: Path, trainer: str) -> None:
+    preprocessed = write_plans(folder)
+    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": ["case_0"], "val": ["case_1"]}]))
+    validation = layout_of(folder).fold(f"{trainer}_seed0_2epochs_3iterations", 0) / "validation"
+    validation.mkdir(parents=True)
+    for case in ("case_1", "case_0"):
+        cases = [{"prediction_file": f"/elsewhere/{case}.nii.gz"}]
+        (validation / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+        if case == "case_1":
+            check_benchmark(layout_of(folder))
+        else:
+            assert f"arms: {validation.parent}: was validated on other cases than fold 0 of" in refused(folder)
+
+
 def test_patients_of_the_training_data_are_no_test_patients(nnunet_folders: Path) -> None:
     training = [f"patient{i:03d}_late" for i in range(1, 7)]
     write_raw(nnunet_folders, SOURCE, training=training, test=["patient001_early", "patient009_early"])

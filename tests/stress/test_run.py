@@ -22,6 +22,7 @@ from nnunetv2_sikd.stress.record import read_scores
 from nnunetv2_sikd.stress.run import stress
 from nnunetv2_sikd.stress.shifts import SHIFTS
 from nnunetv2_sikd.stress.show import Example, draw_views
+from nnunetv2_sikd.training import fold_folder
 from tests.figures.conftest import load
 from tests.helpers import SPACINGS, PreprocessedDataset, make_case, make_preprocessed_dataset
 from tests.trainers.conftest import TEACHER, MakeTrainer, finish, make_trainer  # noqa: F401
@@ -292,6 +293,14 @@ class TestRefuses:
     def test_a_teacher(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
         assert "is a teacher" in self.refusal(dataset, tmp_path / "out", TEACHER)
 
+    def test_a_training_of_another_split(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        validation = fold_folder(load(dataset), OTHER, 0) / "validation"
+        validation.mkdir(exist_ok=True)
+        cases = [{"prediction_file": f"{case}.nii.gz"} for case in dataset.cases[1:3]]
+        (validation / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+        assert "the split was changed after this training" in self.refusal(dataset, tmp_path / "out", ONE, OTHER)
+        assert not (tmp_path / "out").exists()
+
     def test_fold_all(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
         assert "name a fold's number" in self.refusal(dataset, tmp_path / "out", fold="all")
 
@@ -317,6 +326,32 @@ class TestRefuses:
             next(trainer.network.parameters()).add_(1)
         finish(trainer)
         assert f"weights of {ONE}" in self.refusal(dataset, output, mirroring=False)
+
+    @pytest.mark.parametrize("changed", ["imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", "plans"])
+    def test_scores_of_other_inputs(
+        self, dataset: PreprocessedDataset, tmp_path: Path, nnunet_folders: Path, changed: str
+    ) -> None:
+        stress(load(dataset), 0, [ONE], tmp_path, severities=1, num_cases=1, device="cpu", mirroring=False)
+        name = changed.format(dataset.cases[0])
+        if changed == "plans":
+            plans = json.loads((dataset.folder / "nnUNetPlans.json").read_text())
+            plans["foreground_intensity_properties_per_channel"] = {"0": {"mean": 7.0}}
+            (dataset.folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+        else:
+            file = nnunet_folders / "raw" / dataset.name / name
+            image = SimpleITK.ReadImage(str(file))
+            SimpleITK.WriteImage(SimpleITK.Flip(image, (True, False, False)), str(file))
+        assert f"holds scores of others ({name})" in self.refusal(
+            dataset, tmp_path, ONE, OTHER, num_cases=1, mirroring=False
+        )
+
+    def test_a_record_of_an_earlier_version(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"severities": 1, "num_cases": 1, "device": "cpu", "mirroring": False}
+        stress(load(dataset), 0, [ONE], tmp_path, **options)
+        record = json.loads((tmp_path / "stress.json").read_text())
+        (tmp_path / "stress.json").write_text(json.dumps({k: v for k, v in record.items() if k != "inputs_sha256"}))
+        stress(load(dataset), 0, [ONE, OTHER], tmp_path, **options)
+        assert json.loads((tmp_path / "stress.json").read_text())["inputs_sha256"] == record["inputs_sha256"]
 
     @pytest.mark.parametrize("content", ["[]", "{", '{"settings": 1}'])
     def test_a_damaged_record(self, dataset: PreprocessedDataset, tmp_path: Path, content: str) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -149,6 +150,20 @@ def test_student_in_the_teachers_place(
     checkpoint = torch.load(teacher_file, weights_only=False)
     torch.save({**checkpoint, "trainer_name": "nnUNetTrainer"}, teacher_file)
     assert f"was trained by nnUNetTrainer, not by {TEACHER}" in refusal(make_trainer(dataset, STUDENT))
+
+
+def test_a_class_of_no_validation_patch_has_no_dice(
+    dataset: PreprocessedDataset, make_trainer: MakeTrainer, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_SIKD_force_teacher")
+    student = make_trainer(dataset, STUDENT)
+    # The second class is nowhere, and one voxel is taken for it.
+    counts = {"loss": 0.0, "tp_hard": [90, 0], "fp_hard": [10, 1], "fn_hard": [10, 0]}
+    monkeypatch.setattr(nnUNetTrainer, "validation_step", lambda *_: {k: np.array(v) for k, v in counts.items()})
+    student.on_train_start()
+    dice = student.my_init_kwargs["sikd"]["teacher_pseudo_dice"]
+    assert dice == pytest.approx({"shell": 0.9, "core": np.nan}, nan_ok=True)
+    assert not student.my_init_kwargs["sikd"]["teacher_forced"]
 
 
 def test_useless_teacher_is_refused_unless_forced(
