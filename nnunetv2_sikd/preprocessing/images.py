@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,15 +15,19 @@ from tqdm import tqdm
 from nnunetv2_sikd.averaging import class_average
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation.labels import LabelTable
-from nnunetv2_sikd.files import written_whole
+from nnunetv2_sikd.files import file_hash, write_json, written_whole
 from nnunetv2_sikd.folders import check_output, make_folder
 from nnunetv2_sikd.image_files import channel_names, find_cases
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.raw_cases import check_case, images_of
 
+_RECORD = "averaged_with.json"
+
 
 def average_images(planned: PlannedConfiguration, images: Path, labels: Path, output: Path) -> None:
-    """Average every image of a folder by its label; images that are there already are kept.
+    """Average every image of a folder by its label; averages that are there stay, if they are of what is there now.
+
+    ``averaged_with.json`` beside them tells: SHA-256 of each case's images and label, and how they were averaged.
 
     Args:
         planned: Decides file ending, ignore label, and whether and along which axis slices are averaged apart.
@@ -29,7 +36,8 @@ def average_images(planned: PlannedConfiguration, images: Path, labels: Path, ou
         output: Folder for images of the same names.
 
     Raises:
-        SIKDError: An image has no label, or one of another shape, or cannot be read.
+        SIKDError: An image has no label, or one of another shape, or cannot be read; or the output folder holds images
+            that this did not write.
     """
     ending = planned.dataset_json["file_ending"]
     cases = sorted(find_cases(images, planned.dataset_json, planned.plans.dataset_name))
@@ -49,18 +57,39 @@ def average_images(planned: PlannedConfiguration, images: Path, labels: Path, ou
             "slices, and averaging here would take other slices; look at the teacher's own final validation instead"
         )
     check_output(output)
+    how = {"slice_axis": slice_axis, "ignore_label": planned.label_manager.ignore_label}
+    made = _made(output, how, ending)
     for case in tqdm(cases, desc="Class averages", unit="case"):
         label_file = labels / f"{case}{ending}"
         files = images_of(images, case, planned.dataset_json)
-        missing = [file for file in files if not (output / file.name).is_file()]
+        source = [file_hash(file) for file in (*files, label_file) if file.is_file()]
+        missing = [file for file in files if made.get(case) != source or not (output / file.name).is_file()]
         if not missing:
             continue
         check_case(files, label_file, reader, declared, channels, strict=True)
         make_folder(output)
+        write_json(output / _RECORD, {**how, "cases": made})  # before images that would be nobody's
         label = _read(label_file)
         for file in missing:
             averaged = _average_image(_read(file), label, slice_axis, planned.label_manager.ignore_label, file)
             _write(averaged, output / file.name)
+        made[case] = source
+        write_json(output / _RECORD, {**how, "cases": made})
+
+
+def _made(output: Path, how: Mapping[str, Any], ending: str) -> dict[str, list[str]]:
+    """SHA-256 of what each case there was averaged from; nothing of what was averaged otherwise."""
+    try:
+        record = json.loads((output / _RECORD).read_text(encoding="utf-8"))
+        if {key: record.get(key) for key in how} == how:
+            return dict(record["cases"])
+    except FileNotFoundError:
+        if output.is_dir() and any(output.glob(f"*{ending}")):
+            told = f"{output}: holds images that this command did not write, or an earlier version of it"
+            raise SIKDError(f"{told}; name another folder with -o") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # damaged: all are averaged anew
+    return {}
 
 
 def _average_image(

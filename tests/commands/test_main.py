@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK
 
 from nnunetv2_sikd.commands import doctor
 from nnunetv2_sikd.commands.main import _COMMANDS, main
@@ -107,50 +104,6 @@ def test_export_never_overwrites(
     (tmp_path / "model.zip").write_text("precious")
     assert "model.zip: exists" in told(capsys, "export", "-d", dataset_2d.name, "-o", tmp_path / "model.zip")
     assert (tmp_path / "model.zip").read_text() == "precious"
-
-
-def test_average_writes_flat_images_and_refuses_misfits(
-    dataset_2d: PreprocessedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images, labels, output = (tmp_path / name for name in ("images", "labels", "flat"))
-    images.mkdir()
-    labels.mkdir()
-    random = np.random.default_rng(0)
-    image, label = random.normal(size=(2, 6, 5)).astype(np.float32), random.integers(0, 3, (2, 6, 5)).astype(np.uint8)
-    for array, file in (
-        (image, images / "a_0000.nii.gz"),
-        (image, images / "a_0001.nii.gz"),
-        (label, labels / "a.nii.gz"),
-    ):
-        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(file))
-    command = ("average", "-d", dataset_2d.name, "-i", images, "-l", labels, "-o", output)
-    assert main([str(argument) for argument in command]) == 0
-    flat = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(output / "a_0001.nii.gz")))
-    for z, k in ((z, k) for z in range(2) for k in range(3)):
-        np.testing.assert_allclose(flat[z][label[z] == k], image[z][label[z] == k].mean(), rtol=1e-5)
-
-    for channel in range(2):
-        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(image[:, :3]), str(images / f"b_000{channel}.nii.gz"))
-    assert "b.nii.gz: no such file" in told(capsys, *command)
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(label), str(labels / "b.nii.gz"))
-    assert "b.nii.gz: has shape (2, 6, 5) where b_0000.nii.gz has (2, 3, 5)" in told(capsys, *command)
-    assert sorted(path.name for path in output.iterdir()) == ["a_0000.nii.gz", "a_0001.nii.gz"]
-    assert "would overwrite" in told(capsys, *command[:-1], images)
-
-
-def test_average_refuses_a_reader_that_turns_images(
-    dataset_2d: PreprocessedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = dataset_2d.folder / "nnUNetPlans.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "image_reader_writer": "NibabelIOWithReorient"}))
-    for name in ("images", "labels"):
-        (tmp_path / name).mkdir()
-    image = SimpleITK.GetImageFromArray(np.zeros((2, 3, 4), np.float32))
-    for channel in range(2):
-        SimpleITK.WriteImage(image, str(tmp_path / "images" / f"a_000{channel}.nii.gz"))
-    command = ("average", "-d", dataset_2d.name, "-i", tmp_path / "images", "-l", tmp_path / "labels")
-    assert "reader NibabelIOWithReorient turns images" in told(capsys, *command, "-o", tmp_path / "flat")
-    assert not (tmp_path / "flat").exists()
 
 
 def test_debug_shows_where(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
