@@ -77,12 +77,12 @@ class Machine:
 
 
 def without_machine(command: Iterable[str]) -> list[str]:
-    """A command without the options of a ``Machine`` and their values: what is left decides what the step makes."""
+    """A command without ``--overwrite``, the options of a ``Machine`` and their values: what decides what it makes."""
     parts, kept = iter(command), []
     for part in parts:
         if part in ("-device", "-np", "--memory_mb"):
             next(parts, None)
-        else:
+        elif part != "--overwrite":
             kept.append(part)
     return kept
 

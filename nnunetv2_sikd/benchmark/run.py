@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -129,6 +130,16 @@ def is_done(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
         and all(path.exists() for path in step.outputs)
         and all(is_done(other, steps, layout) for other in needed)
     )
+
+
+def was_made_otherwise(step: BenchmarkStep, layout: Layout) -> bool:
+    """Whether a step's record is of other settings than it has now. Where its folders lie does not count."""
+    command = _read(layout.record(step.name)).get("command")
+    return isinstance(command, list) and _settings(command) != _settings(step.command)
+
+
+def _settings(command: Sequence[str]) -> list[str]:
+    return [Path(part).name if os.path.isabs(part) else part for part in without_machine(map(str, command))]
 
 
 def _state(step: BenchmarkStep) -> str:

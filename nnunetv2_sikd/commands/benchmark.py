@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nnUNetv2_sikd benchmark``."""
     add_choice(parser)
     add_device(parser)
-    parser.add_argument("-np", type=positive, default=2, metavar="N", help="processes per step (default: %(default)s)")
+    parser.add_argument(
+        "-np", type=positive, default=2, metavar="N", help="processes of each step but training (default: %(default)s)"
+    )
     parser.add_argument(
         "--memory_mb",
         type=positive,

@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_sikd.benchmark.layout import Layout
+from nnunetv2_sikd.benchmark.plan import BenchmarkStep, Machine, plan_steps
+from nnunetv2_sikd.benchmark.run import was_made_otherwise
 from nnunetv2_sikd.benchmark.specification import TestSet, Training
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.untrusted import from_cell
@@ -28,7 +30,7 @@ class Scores:
     Attributes:
         frame: One row per arm, training, test set, case and label: columns ``KEYS``, the metrics and the volumes.
             ``training`` names seed and fold: what is paired across arms.
-        missing: Pairs of test set and training without results.
+        missing: Pairs of test set and training without results, or with those of other settings.
     """
 
     frame: pd.DataFrame
@@ -38,6 +40,9 @@ class Scores:
 def read_scores(layout: Layout) -> Scores:
     """Read every ``metrics.csv`` of a benchmark.
 
+    But those that were predicted or evaluated with other settings (trainer, schedule, tolerance, ...) before the
+    benchmark file was changed: they would go by the names that it has now.
+
     Args:
         layout: The benchmark's files.
 
@@ -45,10 +50,13 @@ def read_scores(layout: Layout) -> Scores:
         SIKDError: There is none, or one is damaged.
     """
     frames, missing = [], []
+    steps = _steps(layout)
     for test in layout.specification.tests:
         for training in layout.specification.trainings():
             file = layout.evaluation(test, training) / "metrics.csv"
-            if os.path.lexists(file):
+            names = (f"{kind}_{test.key}_{training.key}" for kind in ("predict", "evaluate"))
+            outdated = any(was_made_otherwise(steps[name], layout) for name in names if name in steps)
+            if os.path.lexists(file) and not outdated:
                 frames.append(_read(file, test, training))
             else:
                 missing.append((test, training))
@@ -58,6 +66,14 @@ def read_scores(layout: Layout) -> Scores:
             "run nnUNetv2_sikd benchmark first, or name its folder with -o"
         )
     return Scores(pd.concat(frames, ignore_index=True), tuple(missing))
+
+
+def _steps(layout: Layout) -> dict[str, BenchmarkStep]:
+    """The benchmark's steps by name; none where its data sets are not there, of which a report needs no image."""
+    try:
+        return {step.name: step for step in plan_steps(layout, layout.file, Machine())}
+    except SIKDError:
+        return {}
 
 
 def training_key(seed: int | None, fold: int) -> str:

@@ -148,7 +148,7 @@ def test_machines_differ_in_nothing_that_a_step_makes(folder: Path) -> None:
     for one, step in zip(here, there, strict=True):
         kept = without_machine(step.command)
         assert kept == without_machine(one.command)
-        assert set(step.command) - set(kept) <= {"-device", "cuda", "-np", "8"}
+        assert set(step.command) - set(kept) <= {"-device", "cuda", "-np", "8", "--overwrite"}
 
 
 def test_output_is_named_like_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from nnunetv2_sikd.benchmark.layout import Layout
+from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation import evaluate_folder
+from nnunetv2_sikd.files import write_json
 from nnunetv2_sikd.report.scores import METRICS, read_scores
 from tests.report.helpers import FakeBenchmark, make_benchmark
 
@@ -49,6 +54,48 @@ def test_a_missing_result_is_listed(benchmark_: FakeBenchmark) -> None:
     benchmark_.metrics("Unseen", "sikd_seed0_fold0").unlink()
     missing = read_scores(benchmark_.layout).missing
     assert [(test.key, training.key) for test, training in missing] == [("Unseen", "sikd_seed0_fold0")]
+
+
+class TestAnEditedBenchmark:
+    """The benchmark file has changed since its steps were run, and the report is written by hand."""
+
+    @pytest.fixture(autouse=True)
+    def records(self, benchmark_: FakeBenchmark) -> None:
+        """Every step was run, on another machine and by an earlier version."""
+        layout = benchmark_.layout
+        layout.record("any").parent.mkdir()
+        for step in plan_steps(layout, benchmark_.file, Machine("mps", 7)):
+            command = [part for part in step.command if part != "--overwrite"]
+            command = [part.replace(str(benchmark_.file.parent), "/elsewhere") for part in command]
+            write_json(layout.record(step.name), {"command": command})
+
+    def missing(self, benchmark_: FakeBenchmark, **changes: Any) -> list[tuple[str, str]]:
+        content = {**yaml.safe_load(benchmark_.file.read_text(encoding="utf-8")), **changes}
+        benchmark_.file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        scores = read_scores(Layout.of(benchmark_.file, benchmark_.layout.output))
+        return [(test.key, training.arm) for test, training in scores.missing]
+
+    def test_what_was_not_changed_is_reported(self, benchmark_: FakeBenchmark) -> None:
+        assert self.missing(benchmark_, title="Another") == []
+
+    def test_another_trainer(self, benchmark_: FakeBenchmark) -> None:
+        arms = yaml.safe_load(benchmark_.file.read_text(encoding="utf-8"))["arms"]
+        arms["sikd"] = "nnUNetTrainer_SIKDStudent_alpha1"
+        assert self.missing(benchmark_, arms=arms) == [("Source", "sikd"), ("Unseen", "sikd")]
+
+    def test_another_evaluation(self, benchmark_: FakeBenchmark) -> None:
+        tests = yaml.safe_load(benchmark_.file.read_text(encoding="utf-8"))["tests"]
+        tests[1]["slices"] = not tests[1].get("slices", False)
+        assert self.missing(benchmark_, tests=tests) == [("Unseen", "stock"), ("Unseen", "sikd")]
+
+    def test_another_schedule(self, benchmark_: FakeBenchmark) -> None:
+        with pytest.raises(SIKDError, match=r"no metrics.csv of this benchmark's 4"):
+            self.missing(benchmark_, schedule={"epochs": 7, "iterations": 7})
+
+    def test_without_the_data_all_there_is(self, benchmark_: FakeBenchmark, tmp_path: Path) -> None:
+        (benchmark_.file.parent / "raw").rename(tmp_path / "away")
+        (benchmark_.file.parent / "raw").mkdir()
+        assert self.missing(benchmark_, surface_tolerance=9.0) == []
 
 
 def test_no_result_at_all(nnunet_folders: Path) -> None:
