@@ -145,7 +145,7 @@ def _compared(row: Row) -> Row:
 
 def rows() -> list[Row]:
     """All of this file."""
-    kept = ("averaged", "averaged/a_*.nii.gz")
+    kept = ("averaged", "averaged/a_*.nii.gz", "averaged/averaged_with.json")
     return [
         *image_rows(AVERAGE, "images/b_0000.nii.gz", kept),
         *label_rows(AVERAGE, "labels/b.nii.gz", kept),
