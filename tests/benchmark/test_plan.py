@@ -151,6 +151,13 @@ def test_machines_differ_in_nothing_that_a_step_makes(folder: Path) -> None:
         assert set(step.command) - set(kept) <= {"-device", "cuda", "-np", "8", "--overwrite"}
 
 
+def test_predictions_of_a_training_that_was_repeated_are_replaced(folder: Path) -> None:
+    steps = plan_steps(layout_of(folder), "f", Machine("cpu"))
+    predictions = [step for step in steps if step.name.startswith("predict_")]
+    assert len(predictions) == 6
+    assert all("--overwrite" in step.command for step in predictions)
+
+
 def test_output_is_named_like_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert Layout.of(write_benchmark(folder)).output == folder / "tiny"
