@@ -61,7 +61,7 @@ UNEQUAL = {
     "network_architecture*": "carries a date, and is there only where graphviz is",
     "training_cost.json": "times and memory",
     "prediction_cost.json": "times and memory",
-    "predicted_with.json": "hash of the checkpoint's file, which holds times",
+    "predicted_with.json": "names the folders of model and images",
     "checkpoint_best.pth": "nnU-Net may take another epoch for the best after --c (docs/explanation.md)",
     "logs/*": "what was printed",
     "steps/*.json": "times",

@@ -244,7 +244,7 @@ def records(folder: Path) -> tuple[Target, Seeds]:
     """What training, prediction and steps left beside their results, as the report and a second run read it."""
     from nnunetv2_sikd.benchmark import run as steps
     from nnunetv2_sikd.errors import SIKDError
-    from nnunetv2_sikd.prediction import _made_by, _refuse_others
+    from nnunetv2_sikd.prediction import _changed_since, _earlier, _remove
     from nnunetv2_sikd.report import cost
 
     file, output, model = folder / "record.json", folder / "predictions", folder / "model"
@@ -263,14 +263,18 @@ def records(folder: Path) -> tuple[Target, Seeds]:
                 cost._number(record.get(key))
         (output / "predicted_with.json").write_bytes(data)
         with contextlib.suppress(SIKDError):
-            _refuse_others(output, _made_by(model, folder), ".nii.gz")
+            earlier = _earlier(output, ".nii.gz")
+            made_by = {"weights_sha256": "0", "images": "i", "image_sha256": {"a": ["0"]}}
+            _changed_since(earlier, made_by, model / "checkpoint_final.pth")
+            _remove(output, earlier or {}, ".nii.gz")
 
     training = {"device": "CPU", "epochs": 2, "seconds_per_epoch": [1.5, 2], "total_seconds": 3.5}
     training["peak_memory_mib"] = {"resident": 900.5, "cuda_allocated": 1e3}
     prediction = {"seconds": 3.5, "cases": 2, "device": "cpu", "peak_memory_mb": 800.0}
     step = {"command": ["a"], "finished": "2025", "needed": {"prepare": None}, "state": "0"}
-    claimed = {"model": "m", "checkpoint_sha256": "0", "images": "i"}
-    return target, [json.dumps(each).encode() for each in (training, prediction, step, claimed)]
+    before = {"model": "m", "checkpoint_sha256": "0", "images": "i"}
+    claimed = {"model": "m", "weights_sha256": "0", "images": "i", "image_sha256": {"a": ["0"]}}
+    return target, [json.dumps(each).encode() for each in (training, prediction, step, before, claimed)]
 
 
 def checkpoint(folder: Path) -> tuple[Target, Seeds]:

@@ -90,17 +90,21 @@ def predict(
             f"{output}: holds predictions of another training or of other images ({_MODEL_FILE} tells); give "
             "--overwrite, or name another folder with -o"
         )
-    if changed is None:
-        _remove(output, earlier or {}, ending)
-        changed = set()
+    others = changed is None
+    changed = set(cases) if changed is None else changed
     missing = [case for case in cases if not is_whole(output / f"{case}{ending}") or case in changed]
     if missing and hasattr(variants, trainer):  # whatever others keep in theirs
         check_trained_by(model / "checkpoint_final.pth", trainer)
     if missing:
         check_device(device)
     _check_images(images, missing, planned)
+    if others:
+        _remove(output, earlier or {}, ending)
     for case in missing:  # before the images are noted that the new ones are made from
         (output / f"{case}{ending}").unlink(missing_ok=True)
+    if not others and isinstance((earlier or {}).get("image_sha256"), dict):
+        # Predictions of images that are away stay this training's.
+        made_by["image_sha256"] = {**(earlier or {})["image_sha256"], **made_by["image_sha256"]}
     _claim(output, made_by)
     if not missing:
         print(f"{output}: all {len(cases)} cases already predicted")
@@ -178,11 +182,11 @@ def _earlier(output: Path, ending: str) -> dict[str, Any] | None:
 
 
 def _remove(output: Path, earlier: Mapping[str, Any], ending: str) -> None:
-    """Remove the predictions that an earlier run noted, and its cost."""
+    """Remove the predictions that earlier runs noted (all where an earlier version noted none), and their cost."""
     noted = earlier.get("image_sha256")
-    cases = noted if isinstance(noted, dict) else [file.name.removesuffix(ending) for file in output.glob(f"*{ending}")]
-    for file in (output / COST_FILE, *(output / f"{case}{ending}" for case in cases)):
-        file.unlink(missing_ok=True)
+    for file in [output / COST_FILE, *output.glob(f"*{ending}")]:
+        if file.name == COST_FILE or not isinstance(noted, dict) or file.name.removesuffix(ending) in noted:
+            file.unlink(missing_ok=True)
 
 
 def _claim(output: Path, made_by: Mapping[str, Any]) -> None:

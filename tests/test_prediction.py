@@ -121,11 +121,15 @@ def test_another_training_or_other_images_are_refused(nnunet: NnUNet, tmp_path: 
     assert nnunet.predict() == []
 
 
-def test_predictions_of_another_training_are_replaced_when_asked_to(nnunet: NnUNet) -> None:
+def test_predictions_of_another_training_are_replaced_when_asked_to(nnunet: NnUNet, tmp_path: Path) -> None:
     nnunet.predict()
     (nnunet.output / "notes.txt").write_text("precious")
-    (nnunet.images / "c_0000.nii.gz").unlink()
-    (nnunet.images / "c_0001.nii.gz").unlink()
+    for case in ("c", "b"):  # away, one after the other
+        for channel in range(2):
+            (nnunet.images / f"{case}_{channel:04d}.nii.gz").rename(tmp_path / f"{case}_{channel:04d}.nii.gz")
+        assert nnunet.predict() == []
+    for channel in range(2):
+        (tmp_path / f"b_{channel:04d}.nii.gz").rename(nnunet.images / f"b_{channel:04d}.nii.gz")
     nnunet.train("other weights")
     nnunet.stops_after = 1
     with pytest.raises(SIKDError, match="prediction failed for 1 of 2 cases"):
@@ -136,6 +140,26 @@ def test_predictions_of_another_training_are_replaced_when_asked_to(nnunet: NnUN
     assert not (nnunet.output / "c.nii.gz").exists()  # the other training's, too
     assert nnunet.predict(overwrite=True) == []
     assert (nnunet.output / "notes.txt").read_text() == "precious"
+
+
+def test_what_cannot_be_predicted_replaces_nothing(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    before = {file: file.read_bytes() for file in nnunet.output.iterdir()}
+    nnunet.train("other weights")
+    (nnunet.images / "b_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(SIKDError, match="b_0000"):
+        nnunet.predict(overwrite=True)
+    assert {file: file.read_bytes() for file in nnunet.output.iterdir()} == before
+
+
+def test_nothing_outside_of_the_folder_is_removed(nnunet: NnUNet) -> None:
+    nnunet.predict()
+    precious = nnunet.output.parent / "precious.nii.gz"
+    precious.write_text("precious")
+    file = nnunet.output / "predicted_with.json"
+    file.write_text(json.dumps({"image_sha256": {"../precious": [], "a": []}}))
+    assert nnunet.predict(overwrite=True) == ["a", "b", "c"]
+    assert precious.read_text() == "precious"
 
 
 def test_files_of_others_are_not_overwritten(nnunet: NnUNet) -> None:

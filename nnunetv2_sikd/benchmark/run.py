@@ -132,14 +132,24 @@ def is_done(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout)
     )
 
 
-def was_made_otherwise(step: BenchmarkStep, layout: Layout) -> bool:
-    """Whether a step's record is of other settings than it has now. Where its folders lie does not count."""
-    command = _read(layout.record(step.name)).get("command")
-    return isinstance(command, list) and _settings(command) != _settings(step.command)
+def is_of_these_settings(step: BenchmarkStep, steps: Sequence[BenchmarkStep], layout: Layout) -> bool:
+    """Whether a step was last run with the settings that it has now, after the steps that it needs.
+
+    Less than :func:`is_done`: where folders lie does not count, nor what else has changed in them.
+    """
+    record = _read(layout.record(step.name))
+    command, needed = record.get("command"), needed_steps(step, steps)
+    return (
+        isinstance(command, list)
+        and _settings(command) == _settings(step.command)
+        and record.get("needed") == _finish_times(needed, layout)
+    )
 
 
 def _settings(command: Sequence[str]) -> list[str]:
-    return [Path(part).name if os.path.isabs(part) else part for part in without_machine(map(str, command))]
+    """A command with the last two names of each path: data set and folder, or test set and training."""
+    parts = without_machine(map(str, command))
+    return ["/".join(Path(part).parts[-2:]) if os.path.isabs(part) else part for part in parts]
 
 
 def _state(step: BenchmarkStep) -> str:

@@ -68,6 +68,7 @@ def average_images(planned: PlannedConfiguration, images: Path, labels: Path, ou
             continue
         check_case(files, label_file, reader, declared, channels, strict=True)
         make_folder(output)
+        made.pop(case, None)  # until all of its files are of what is there now
         write_json(output / _RECORD, {**how, "cases": made})  # before images that would be nobody's
         label = _read(label_file)
         for file in missing:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nnunetv2_sikd.benchmark.layout import Layout
 from nnunetv2_sikd.benchmark.plan import BenchmarkStep, Machine, plan_steps
-from nnunetv2_sikd.benchmark.run import was_made_otherwise
+from nnunetv2_sikd.benchmark.run import is_of_these_settings
 from nnunetv2_sikd.benchmark.specification import TestSet, Training
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.untrusted import from_cell
@@ -40,8 +40,8 @@ class Scores:
 def read_scores(layout: Layout) -> Scores:
     """Read every ``metrics.csv`` of a benchmark.
 
-    But those that were predicted or evaluated with other settings (trainer, schedule, tolerance, ...) before the
-    benchmark file was changed: they would go by the names that it has now.
+    But those that the benchmark has predicted or evaluated with other settings (trainer, schedule, tolerance, ...), or
+    is about to make anew: they would go by the names that its file has now.
 
     Args:
         layout: The benchmark's files.
@@ -54,9 +54,9 @@ def read_scores(layout: Layout) -> Scores:
     for test in layout.specification.tests:
         for training in layout.specification.trainings():
             file = layout.evaluation(test, training) / "metrics.csv"
-            names = (f"{kind}_{test.key}_{training.key}" for kind in ("predict", "evaluate"))
-            outdated = any(was_made_otherwise(steps[name], layout) for name in names if name in steps)
-            if os.path.lexists(file) and not outdated:
+            names = [f"{kind}_{test.key}_{training.key}" for kind in ("predict", "evaluate")]
+            made = [steps[name] for name in names if name in steps]
+            if os.path.lexists(file) and all(is_of_these_settings(step, list(steps.values()), layout) for step in made):
                 frames.append(_read(file, test, training))
             else:
                 missing.append((test, training))
@@ -69,7 +69,9 @@ def read_scores(layout: Layout) -> Scores:
 
 
 def _steps(layout: Layout) -> dict[str, BenchmarkStep]:
-    """The benchmark's steps by name; none where its data sets are not there, of which a report needs no image."""
+    """The benchmark's steps by name; none where it was not run there, or its data sets are not there."""
+    if not layout.record("prepare").is_file():
+        return {}
     try:
         return {step.name: step for step in plan_steps(layout, layout.file, Machine())}
     except SIKDError:

@@ -19,7 +19,11 @@ _RECORD = "stress.json"
 
 
 def settle(
-    output: Path, about: Mapping[str, Any], weights: Mapping[str, str], inputs: Mapping[str, str]
+    output: Path,
+    about: Mapping[str, Any],
+    weights: Mapping[str, str],
+    plans: str,
+    cases: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """What a folder's scores were made with, after a check that these fit it.
 
@@ -27,33 +31,37 @@ def settle(
         output: The folder.
         about: Settings of all its scores.
         weights: SHA-256 of the weights by trainer.
-        inputs: SHA-256 of what else the scores depend on, by its name: images and label of a case, plans.
+        plans: SHA-256 of how images are preprocessed.
+        cases: SHA-256 of each case's images and label; whoever scores one puts it into the record's ``cases_sha256``.
 
     Returns:
-        The folder's record, with these trainers and inputs, for :func:`write_scores`.
+        The folder's record, with these trainers, for :func:`write_scores`.
 
     Raises:
-        SIKDError: The folder holds scores of other settings, weights or inputs, or of nobody knows what.
+        SIKDError: The folder holds scores of other settings, weights, plans, images or labels, or of nobody knows what.
     """
     file = output / _RECORD
-    earlier = {"settings": dict(about), "weights_sha256": dict(weights), "inputs_sha256": dict(inputs)}
+    record: dict[str, Any] = {"settings": dict(about), "weights_sha256": {}}
     if file.is_file():
         try:
-            earlier = dict(json.loads(file.read_text(encoding="utf-8")))
-            changed = [key for key, value in about.items() if earlier["settings"].get(key) != value]
-            changed += [f"weights of {n}" for n, h in weights.items() if earlier["weights_sha256"].get(n, h) != h]
-            known = earlier.setdefault("inputs_sha256", {})  # an earlier version kept none
-            changed += [n for n, h in inputs.items() if known.get(n, h) != h]
+            record = dict(json.loads(file.read_text(encoding="utf-8")))
+            changed = [key for key, value in about.items() if record["settings"].get(key) != value]
+            changed += [f"weights of {n}" for n, h in weights.items() if record["weights_sha256"].get(n, h) != h]
+            # An earlier version kept none of these.
+            changed += ["plans"] if record.get("plans_sha256", plans) != plans else []
+            known = record.get("cases_sha256", {})
+            changed += [
+                f"images or label of {case}" for case, hashes in cases.items() if known.get(case, hashes) != hashes
+            ]
         except (ValueError, KeyError, AttributeError, TypeError):
             changed = ["file is damaged"]
         if changed:
             told = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
             raise SIKDError(f"{file}: holds scores of others ({told}); name another folder with -o")
-        earlier["weights_sha256"].update(weights)
-        earlier["inputs_sha256"].update(inputs)
     elif (output / SCORES).is_file():
         raise SIKDError(f"{output / SCORES}: belongs to no {_RECORD}; name another folder with -o")
-    return earlier
+    record["weights_sha256"].update(weights)
+    return {**record, "plans_sha256": plans, "cases_sha256": dict(record.get("cases_sha256", {}))}
 
 
 def read_scores(output: Path) -> list[Score]:

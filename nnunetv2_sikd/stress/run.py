@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ def stress(
             "version of the shifts": VERSION,
         }
         weights = {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()}
-        record = settle(output, about, weights, _inputs(planned, [files[case] for case in cases]))
+        hashes = {case: _hashes(case, *files[case]) for case in cases}
+        record = settle(output, about, weights, _plans_hash(planned), hashes)
         scores = read_scores(output)
         known = {(score.trainer, score.case) for score in scores}
         for case in tqdm(cases, desc="Validation cases", unit="case"):
@@ -115,6 +116,7 @@ def stress(
                     _draw_shifts(planned, raw, severities, output / "shifts.png")
                 if left:
                     scores += score(planned, raw, left, severities)
+                    record["cases_sha256"][case] = hashes[case]
                     write_scores(output, scores, record)
         shown, each = median_case(scores, cases), one_of_each(checkpoints)
         wanted = {"case": shown, "trainers": each}
@@ -197,13 +199,16 @@ def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> di
     return {key: checkpoint.get(key) for key in ("network_weights", "inference_allowed_mirroring_axes")}
 
 
-def _inputs(planned: PlannedConfiguration, cases: Iterable[tuple[Sequence[Path], Path]]) -> dict[str, str]:
-    """SHA-256 of what a case's scores depend on beside the weights: images and label, and how they are preprocessed."""
-    hashes = {
-        f"{file.parent.name}/{file.name}": file_hash(file) for images, label in cases for file in (*images, label)
-    }
+def _hashes(case: str, images: Sequence[Path], label: Path) -> list[str]:
+    """SHA-256 of a case's images and label, and of the spacing that lies beside a TIFF."""
+    beside = [file.with_name(f"{case}.json") for file in (images[0], label)]
+    return [file_hash(file) for file in (*images, label, *beside) if file.is_file()]
+
+
+def _plans_hash(planned: PlannedConfiguration) -> str:
+    """SHA-256 of all that decides how images are preprocessed and predicted."""
     plans = [planned.configuration.configuration, planned.plans.foreground_intensity_properties_per_channel]
-    return {**hashes, "plans": sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()}
+    return sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
 
 
 def _spread(cases: Sequence[str], number: int | None) -> list[str]:

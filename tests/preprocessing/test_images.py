@@ -117,7 +117,10 @@ def test_whole_volumes_take_the_place_of_slices(folders: Folders) -> None:
         np.testing.assert_allclose(flat[k == LABEL], IMAGE[k == LABEL].mean(), rtol=1e-4)
 
 
-def test_one_that_was_cut_is_averaged_again(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("label", [LABEL[::-1], LABEL], ids=["corrected", "put back"])
+def test_one_that_was_cut_is_averaged_again(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, label: np.ndarray
+) -> None:
     folders.average()
     folders.add("a", label=LABEL[::-1])
     kept, written = module._write, []
@@ -132,8 +135,9 @@ def test_one_that_was_cut_is_averaged_again(folders: Folders, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         folders.average()
     monkeypatch.setattr(module, "_write", kept)
+    folders.add("a", label=label)
     for flat in folders.average().values():
-        np.testing.assert_allclose(flat, expected(label=LABEL[::-1]), rtol=1e-5)
+        np.testing.assert_allclose(flat, expected(label=label), rtol=1e-5)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"cases": 1}'])

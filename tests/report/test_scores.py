@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import yaml
 
 from nnunetv2_sikd.benchmark.layout import Layout
-from nnunetv2_sikd.benchmark.plan import Machine, plan_steps
+from nnunetv2_sikd.benchmark.plan import BenchmarkStep, Machine, needed_steps, plan_steps
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.evaluation import evaluate_folder
 from nnunetv2_sikd.files import write_json
@@ -60,14 +62,18 @@ class TestAnEditedBenchmark:
     """The benchmark file has changed since its steps were run, and the report is written by hand."""
 
     @pytest.fixture(autouse=True)
-    def records(self, benchmark_: FakeBenchmark) -> None:
+    def steps(self, benchmark_: FakeBenchmark) -> list[BenchmarkStep]:
         """Every step was run, on another machine and by an earlier version."""
         layout = benchmark_.layout
         layout.record("any").parent.mkdir()
-        for step in plan_steps(layout, benchmark_.file, Machine("mps", 7)):
+        steps = plan_steps(layout, benchmark_.file, Machine("mps", 7))
+        for step in steps:
             command = [part for part in step.command if part != "--overwrite"]
             command = [part.replace(str(benchmark_.file.parent), "/elsewhere") for part in command]
-            write_json(layout.record(step.name), {"command": command})
+            needed = {other.name: f"then {other.name}" for other in needed_steps(step, steps)}
+            record = {"command": command, "needed": needed, "finished": f"then {step.name}"}
+            write_json(layout.record(step.name), record)
+        return steps
 
     def missing(self, benchmark_: FakeBenchmark, **changes: Any) -> list[tuple[str, str]]:
         content = {**yaml.safe_load(benchmark_.file.read_text(encoding="utf-8")), **changes}
@@ -91,6 +97,26 @@ class TestAnEditedBenchmark:
     def test_another_schedule(self, benchmark_: FakeBenchmark) -> None:
         with pytest.raises(SIKDError, match=r"no metrics.csv of this benchmark's 4"):
             self.missing(benchmark_, schedule={"epochs": 7, "iterations": 7})
+
+    def test_another_data_set_under_the_same_key(self, benchmark_: FakeBenchmark) -> None:
+        raw = benchmark_.file.parent / "raw"
+        shutil.copytree(raw / "Dataset902_Unseen", raw / "Dataset903_Other")
+        tests = yaml.safe_load(benchmark_.file.read_text(encoding="utf-8"))["tests"]
+        tests[1]["dataset"] = 903
+        assert self.missing(benchmark_, tests=tests) == [("Unseen", "stock"), ("Unseen", "sikd")]
+
+    @pytest.mark.parametrize("finished", ["later", None])
+    def test_predicted_anew_and_not_evaluated_yet(self, benchmark_: FakeBenchmark, finished: str | None) -> None:
+        file = benchmark_.layout.record("predict_Unseen_sikd_seed0_fold0")
+        if finished is None:  # it is being predicted
+            file.unlink()
+        else:
+            write_json(file, {**json.loads(file.read_text()), "finished": finished})
+        assert self.missing(benchmark_) == [("Unseen", "sikd")]
+
+    def test_an_evaluation_that_failed(self, benchmark_: FakeBenchmark) -> None:
+        benchmark_.layout.record("evaluate_Source_stock_seed0_fold0").unlink()
+        assert self.missing(benchmark_) == [("Source", "stock")]
 
     def test_without_the_data_all_there_is(self, benchmark_: FakeBenchmark, tmp_path: Path) -> None:
         (benchmark_.file.parent / "raw").rename(tmp_path / "away")

@@ -327,31 +327,38 @@ class TestRefuses:
         finish(trainer)
         assert f"weights of {ONE}" in self.refusal(dataset, output, mirroring=False)
 
-    @pytest.mark.parametrize("changed", ["imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", "plans"])
+    @pytest.mark.parametrize("changed", ["imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", None])
     def test_scores_of_other_inputs(
-        self, dataset: PreprocessedDataset, tmp_path: Path, nnunet_folders: Path, changed: str
+        self, dataset: PreprocessedDataset, tmp_path: Path, nnunet_folders: Path, changed: str | None
     ) -> None:
-        stress(load(dataset), 0, [ONE], tmp_path, severities=1, num_cases=1, device="cpu", mirroring=False)
-        name = changed.format(dataset.cases[0])
-        if changed == "plans":
+        options: dict[str, Any] = {"severities": 1, "device": "cpu", "mirroring": False}
+        stress(load(dataset), 0, [ONE], tmp_path, num_cases=1, **options)
+        if changed is None:
             plans = json.loads((dataset.folder / "nnUNetPlans.json").read_text())
             plans["foreground_intensity_properties_per_channel"] = {"0": {"mean": 7.0}}
             (dataset.folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-        else:
-            file = nnunet_folders / "raw" / dataset.name / name
+            assert "holds scores of others (plans)" in self.refusal(dataset, tmp_path, ONE, OTHER, **options)
+            return
+        first, second = (nnunet_folders / "raw" / dataset.name / changed.format(case) for case in dataset.cases[:2])
+        for file in (second, first):
             image = SimpleITK.ReadImage(str(file))
             SimpleITK.WriteImage(SimpleITK.Flip(image, (True, False, False)), str(file))
-        assert f"holds scores of others ({name})" in self.refusal(
-            dataset, tmp_path, ONE, OTHER, num_cases=1, mirroring=False
-        )
+            if file == second:  # of which there are no scores yet
+                stress(load(dataset), 0, [ONE], tmp_path, **options)
+        told = self.refusal(dataset, tmp_path, ONE, OTHER, **options)
+        assert f"holds scores of others (images or label of {dataset.cases[0]})" in told
 
     def test_a_record_of_an_earlier_version(self, dataset: PreprocessedDataset, tmp_path: Path) -> None:
         options: dict[str, Any] = {"severities": 1, "num_cases": 1, "device": "cpu", "mirroring": False}
         stress(load(dataset), 0, [ONE], tmp_path, **options)
         record = json.loads((tmp_path / "stress.json").read_text())
-        (tmp_path / "stress.json").write_text(json.dumps({k: v for k, v in record.items() if k != "inputs_sha256"}))
+        earlier = {key: value for key, value in record.items() if key not in ("plans_sha256", "cases_sha256")}
+        (tmp_path / "stress.json").write_text(json.dumps(earlier))
         stress(load(dataset), 0, [ONE, OTHER], tmp_path, **options)
-        assert json.loads((tmp_path / "stress.json").read_text())["inputs_sha256"] == record["inputs_sha256"]
+        again = json.loads((tmp_path / "stress.json").read_text())
+        assert again["plans_sha256"] == record["plans_sha256"]
+        assert again["cases_sha256"] == record["cases_sha256"]
+        assert list(record["cases_sha256"]) == [dataset.cases[0]]
 
     @pytest.mark.parametrize("content", ["[]", "{", '{"settings": 1}'])
     def test_a_damaged_record(self, dataset: PreprocessedDataset, tmp_path: Path, content: str) -> None:
