@@ -6,6 +6,7 @@ _allStages: a student that matches its teacher in several stages of the decoder,
 _texture3: class variation whose gains of the texture reach 3 in place of 1.5.
 _levels0p35, _levels1p4: class variation whose jitter moves levels half as far, twice as far (in place of 0.7 standard
     deviations of the image).
+_noise0p5: class variation with noise beside it, half as strong (up to 0.5 standard deviations of the image, not 1).
 
 export nnUNet_extTrainer="$nnUNet_extTrainer:$PWD/benchmarks/prototypes" nnUNet_compile=f
 nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_SIKDTeacher_seed0_20epochs_150iterations -device cpu
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
@@ -113,7 +115,28 @@ class Levels1p4(OtherVariation):
     jitter_sd = 1.4
 
 
-_PROTOTYPES = {"_allStages": AllStages, "_texture3": Texture3, "_levels0p35": Levels0p35, "_levels1p4": Levels1p4}
+class Noise0p5(nnUNetTrainer):
+    """Noise beside class variation, half as strong."""
+
+    @classmethod
+    def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
+        pipeline = super().get_training_transforms(*args, **kwargs)
+        inner = [step.transform.transform for step in pipeline.transforms if isinstance(step, WithOwnRandomness)]
+        beside = [each.transforms[1].transform for each in inner if isinstance(each, ComposeTransforms)]
+        if not beside:
+            raise TypeError(f"{cls.__name__}: changes class variation with noise, and nothing else")
+        for noise in beside:
+            noise.max_sd = 0.5
+        return pipeline
+
+
+_PROTOTYPES = {
+    "_allStages": AllStages,
+    "_texture3": Texture3,
+    "_levels0p35": Levels0p35,
+    "_levels1p4": Levels1p4,
+    "_noise0p5": Noise0p5,
+}
 
 
 def __getattr__(name: str) -> Any:
