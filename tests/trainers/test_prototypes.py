@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,15 @@ def make_prototype(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def dataset(nnunet_folders: Path) -> PreprocessedDataset:
     return make_preprocessed_dataset(nnunet_folders / "preprocessed", dim=2, num_cases=3)
+
+
+def variation_of(trainer: Any) -> Any:
+    """What varies an image in the trainer's own data loading, once it is drawn to be varied."""
+    trainer.initialize()
+    loader, _ = trainer.get_dataloaders()
+    steps = loader.data_loader.loader.transforms.transforms
+    (varied,) = (step.transform.transform for step in steps if isinstance(step, WithOwnRandomness))
+    return varied
 
 
 def test_all_stages_are_compared(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
@@ -82,14 +92,7 @@ def test_class_variation_of_another_strength(
     textures: tuple[float, float],
     jitter_sd: float,
 ) -> None:
-    trainer = make_prototype(dataset, f"{VARIATION}_{prototype}")
-    trainer.initialize()
-    loader, _ = trainer.get_dataloaders()
-    (varied,) = (
-        s.transform.transform
-        for s in loader.data_loader.loader.transforms.transforms
-        if isinstance(s, WithOwnRandomness)
-    )
+    varied = variation_of(make_prototype(dataset, f"{VARIATION}_{prototype}"))
     assert varied.jitter.texture == varied.contrast.texture == textures
     assert (varied.jitter.level_sd, varied.contrast.level_sd) == (jitter_sd, 1.0)
 
@@ -98,15 +101,7 @@ def test_noise_of_half_the_strength(dataset: PreprocessedDataset, make_prototype
     noisy = VARIATION.replace("_seed", "_noise_seed")
     strengths = {}
     for name in (noisy, f"{noisy}_noise0p5"):
-        trainer = make_prototype(dataset, name)
-        trainer.initialize()
-        loader, _ = trainer.get_dataloaders()
-        (varied,) = (
-            s.transform.transform
-            for s in loader.data_loader.loader.transforms.transforms
-            if isinstance(s, WithOwnRandomness)
-        )
-        share = varied.transforms[1]
+        share = variation_of(make_prototype(dataset, name)).transforms[1]
         strengths[name] = share.apply_probability, share.transform.max_sd
     assert strengths == {noisy: (0.5, 1.0), f"{noisy}_noise0p5": (0.5, 0.5)}
 
