@@ -6,7 +6,7 @@ _allStages: a student that matches its teacher in several stages of the decoder,
 _texture3: class variation whose gains of the texture reach 3 in place of 1.5.
 _levels0p35, _levels1p4: class variation whose jitter moves levels half as far, twice as far (in place of 0.7 standard
     deviations of the image).
-_noise0p5: class variation with noise beside it, half as strong (up to 0.5 standard deviations of the image, not 1).
+_noise1: class variation with noise that is twice as strong (up to 1 standard deviation of the image, not 0.5).
 
 export nnUNet_extTrainer="$nnUNet_extTrainer:$PWD/benchmarks/prototypes" nnUNet_compile=f
 nnUNetv2_train 101 2d 0 -tr nnUNetTrainer_SIKDTeacher_seed0_20epochs_150iterations -device cpu
@@ -115,8 +115,8 @@ class Levels1p4(OtherVariation):
     jitter_sd = 1.4
 
 
-class Noise0p5(nnUNetTrainer):
-    """Noise beside class variation, half as strong."""
+class Noise1(nnUNetTrainer):
+    """Noise beside class variation, twice as strong."""
 
     @classmethod
     def get_training_transforms(cls, *args: Any, **kwargs: Any) -> BasicTransform:
@@ -126,7 +126,7 @@ class Noise0p5(nnUNetTrainer):
         if not beside:
             raise TypeError(f"{cls.__name__}: changes class variation with noise, and nothing else")
         for noise in beside:
-            noise.max_sd = 0.5
+            noise.max_sd = 1.0
         return pipeline
 
 
@@ -135,7 +135,7 @@ _PROTOTYPES = {
     "_texture3": Texture3,
     "_levels0p35": Levels0p35,
     "_levels1p4": Levels1p4,
-    "_noise0p5": Noise0p5,
+    "_noise1": Noise1,
 }
 
 

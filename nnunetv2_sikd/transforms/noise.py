@@ -26,7 +26,7 @@ class RelativeGaussianNoiseTransform(ImageOnlyTransform):
         - segmentation: ``(1 or more, *spatial)``, of which the first channel holds the labels
     """
 
-    def __init__(self, max_sd: float = 1.0, *, masked: Collection[int] = ()) -> None:
+    def __init__(self, max_sd: float = 0.5, *, masked: Collection[int] = ()) -> None:
         super().__init__()
         if max_sd < 0:
             raise ValueError(f"max_sd {max_sd} must not be negative")

@@ -97,20 +97,20 @@ def test_class_variation_of_another_strength(
     assert (varied.jitter.level_sd, varied.contrast.level_sd) == (jitter_sd, 1.0)
 
 
-def test_noise_of_half_the_strength(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
+def test_noise_of_twice_the_strength(dataset: PreprocessedDataset, make_prototype: MakeTrainer) -> None:
     noisy = VARIATION.replace("_seed", "_noise_seed")
     strengths = {}
-    for name in (noisy, f"{noisy}_noise0p5"):
+    for name in (noisy, f"{noisy}_noise1"):
         share = variation_of(make_prototype(dataset, name)).transforms[1]
         strengths[name] = share.apply_probability, share.transform.max_sd
-    assert strengths == {noisy: (0.5, 1.0), f"{noisy}_noise0p5": (0.5, 0.5)}
+    assert strengths == {noisy: (0.5, 0.5), f"{noisy}_noise1": (0.5, 1.0)}
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainer_classVariation"])
 def test_only_noise_has_another_strength(
     dataset: PreprocessedDataset, make_prototype: MakeTrainer, trainer: str
 ) -> None:
-    prototype = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_noise0p5")
+    prototype = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_noise1")
     prototype.initialize()
     with pytest.raises(TypeError, match="changes class variation with noise"):
         prototype.get_dataloaders()

@@ -79,7 +79,7 @@ def test_comes_after_the_variation_in_half_of_the_images() -> None:
     variation, noise = varied.transforms
     assert isinstance(variation, ClassVariationTransform)
     assert isinstance(noise.transform, RelativeGaussianNoiseTransform)
-    assert (noise.apply_probability, noise.transform.max_sd) == (0.5, 1.0)
+    assert (noise.apply_probability, noise.transform.max_sd) == (0.5, 0.5)
 
 
 def test_heeds_nnunet_s_mask() -> None:
