@@ -104,12 +104,13 @@ def difference_from_monai(args: argparse.Namespace, folder: Path) -> dict[str, d
             image = SimpleITK.ReadImage(str(side / f"{row['case']}{content['file_ending']}"))
             mask = np.isin(SimpleITK.GetArrayFromImage(image), labels.foreground[row["label"]])
             masks.append(torch.from_numpy(np.stack([~mask, mask])[None]))
+        one, other = masks
         spacing = image.GetSpacing()[::-1]
         monais = {
-            "hausdorff": compute_hausdorff_distance(*masks, spacing=spacing),
-            "hausdorff95": compute_hausdorff_distance(*masks, percentile=95, spacing=spacing),
-            "average_surface_distance": compute_average_surface_distance(*masks, symmetric=True, spacing=spacing),
-            "surface_dice": compute_surface_dice(*masks, [args.tolerance], spacing=spacing, use_subvoxels=True),
+            "hausdorff": compute_hausdorff_distance(one, other, spacing=spacing),
+            "hausdorff95": compute_hausdorff_distance(one, other, percentile=95, spacing=spacing),
+            "average_surface_distance": compute_average_surface_distance(one, other, symmetric=True, spacing=spacing),
+            "surface_dice": compute_surface_dice(one, other, [args.tolerance], spacing=spacing, use_subvoxels=True),
         }
         for name, value in monais.items():
             differences.setdefault(name, []).append(float(row[name]) - value.item())

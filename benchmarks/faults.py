@@ -272,7 +272,7 @@ class Sandbox:
 
     def finish(self, job: Job, **variables: str) -> int | None:
         """Run a command to its end; its exit status, None if it hung."""
-        return wait(self.start(job, **variables))
+        return wait(self.start(job, None, **variables))
 
     def wait_until_begun(self, job: Job, process: Process) -> bool:
         """Wait until it is past its start-up; False if it ended before."""

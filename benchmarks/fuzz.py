@@ -206,7 +206,7 @@ def labels(folder: Path) -> tuple[Target, Seeds]:
             described.append(load_dataset_json(file, [], "-djfile")[0])
         check_same_format(described[0], files[0], described[1], files[1])
         tables = [LabelTable.from_dataset_json(each, file) for each, file in zip(described, files, strict=True)]
-        match_labels(*tables, parse_label_map(entries.decode("utf-8", "replace").split()))
+        match_labels(tables[0], tables[1], parse_label_map(entries.decode("utf-8", "replace").split()))
 
     one, other = (
         json.dumps(make_dataset_json(regions=regions, ignore=True, channels=1, num_cases=1)).encode()

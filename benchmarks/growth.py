@@ -245,7 +245,7 @@ def value(fitted: Mapping[str, float], x: float) -> float:
 
 def expected(
     measured: Mapping[str, Mapping[str, list[float]]], fits: Mapping[str, Mapping[str, Mapping[str, float]]]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Any]:
     """What many cases take, from the fits over the number of values in a case."""
     columns = {}
     for key in ("copy_s", "copy_mib", "copy_bytes", "evaluation_s"):

@@ -20,12 +20,13 @@ from nnunetv2_sikd import __version__
 
 RESULTS = Path(__file__).parents[1] / "docs" / "measurements"
 PACKAGES = ("nnunetv2", "torch", "numpy", "blosc2")
+KeyT = TypeVar("KeyT")
 ResultT = TypeVar("ResultT")
 
 
 def take_turns(
-    arms: Mapping[str, Callable[[], ResultT]], rounds: int, *, warmup: int = 1, shown: bool = True
-) -> dict[str, list[ResultT]]:
+    arms: Mapping[KeyT, Callable[[], ResultT]], rounds: int, *, warmup: int = 1, shown: bool = True
+) -> dict[KeyT, list[ResultT]]:
     """Call all arms in turn, round by round, so that what else the machine does hits all alike.
 
     Args:
@@ -34,7 +35,7 @@ def take_turns(
         warmup: Rounds before those.
         shown: Whether with a progress bar.
     """
-    results: dict[str, list[ResultT]] = {name: [] for name in arms}
+    results: dict[KeyT, list[ResultT]] = {name: [] for name in arms}
     for number in tqdm(range(warmup + rounds), unit="round", disable=not shown):
         for name, arm in arms.items():
             result = arm()

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +47,7 @@ def main() -> None:
     of_labels = frame[frame.test == args.test].groupby(["key", "label", "patient"]).dice.mean()
     unseen = of_labels.groupby(["key", "patient"]).mean().groupby("key").mean()
     fold = json.loads((args.stress / "stress.json").read_text(encoding="utf-8"))["settings"]["fold"]
-    points = []
+    points: list[dict[str, Any]] = []
     for training in specification.trainings():
         if training.fold == fold and training.trainer in dice and training.key in unseen.index:
             points.append(
@@ -80,7 +82,7 @@ def dice_of(dice: Dice, shifts: tuple[str, ...] | None) -> float:
     return float(np.mean(list(found.values())))
 
 
-def draw(by_arm: dict[str, list[dict[str, float]]], specification: Specification, args: argparse.Namespace) -> None:
+def draw(by_arm: Mapping[str, list[dict[str, Any]]], specification: Specification, args: argparse.Namespace) -> None:
     figure = new_figure(9, 3.9)
     panels = figure.subplots(1, 2, sharey=True)
     titles = ("validation cases as they are", "validation cases under simulated shifts")

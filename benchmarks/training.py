@@ -73,12 +73,14 @@ def main() -> None:
     args.p = args.p or PLANNERS[args.network][1]
     os.environ.update(with_trainers())
     os.environ.update(nnUNet_SIKD_force_teacher="1", nnUNet_compile="t" if args.compile else "f")
+    parts: dict[str, dict[str, float]] = {}
+    memory: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         if args.d is None:
             prepare(Path(folder), args)
         os.environ["nnUNet_results"] = folder
         if args.epochs:
-            seconds, parts, memory = measure_epochs(args), {}, {}
+            seconds = measure_epochs(args)
         else:
             os.environ["nnUNet_n_proc_DA"] = "0"
             seconds, parts = measure([*TRAINERS, *(IDEAS if args.ideas else ())], args)
@@ -351,7 +353,7 @@ def report(
     print(f"\n{network}, patch {planned['patch_size']}, batch {planned['batch_size']}, {args.device}\n")
     print("| trainer | ms per step | ratio to stock, round by round (quartiles) | peak memory, MiB | ratio |")
     print("|---|---|---|---|---|")
-    steps = {}
+    steps: dict[str, dict[str, Any]] = {}
     for name, times in seconds.items():
         low, middle, high = statistics.quantiles(
             (ours / stock for ours, stock in zip(times, seconds[STOCK], strict=True)), n=4

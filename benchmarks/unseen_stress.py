@@ -23,7 +23,7 @@ from nnunetv2_sikd.evaluation.labels import value_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration, find_dataset
 from nnunetv2_sikd.stress.examples import draw_examples
 from nnunetv2_sikd.stress.predict import RawCase, load_case, predictor_of, score
-from nnunetv2_sikd.stress.record import read_scores, settle, write_scores
+from nnunetv2_sikd.stress.record import case_hashes, plans_hash, read_scores, settle, write_scores
 from nnunetv2_sikd.stress.scores import mean_curves, mean_dice
 from nnunetv2_sikd.stress.shifts import SHIFTS, VERSION
 from nnunetv2_sikd.training import fold_folder
@@ -59,14 +59,18 @@ def main() -> None:
         return
     about = {"target": raw.name, "configuration": planned.name, "fold": args.f, "shifts": args.shifts}
     about |= {"version of the shifts": VERSION}
-    record = settle(args.o, about, {name: weights_hash(each["network_weights"]) for name, each in checkpoints.items()})
+    weights = {name: weights_hash(each["network_weights"]) for name, each in checkpoints.items()}
+    cases = test_cases(raw)
+    hashes = {name: case_hashes(name, *files_of(raw, name)) for name in cases}
+    record = settle(args.o, about, weights, plans_hash(planned), hashes)
     scores = read_scores(args.o)
     known = {(each.trainer, each.case) for each in scores}
     shifts = [shift for shift in SHIFTS if shift.name in args.shifts]
-    for name in tqdm(test_cases(raw), desc="Test cases", unit="case"):
+    for name in tqdm(cases, desc="Test cases", unit="case"):
         left = {trainer: network for trainer, network in networks.items() if (trainer, name) not in known}
         if left:
             scores += score(planned, unseen_case(planned, raw, name), left, SEVERITIES, shifts)
+            record["cases_sha256"][name] = hashes[name]
             write_scores(args.o, scores, record)
     dice = mean_dice(scores)
     for trainer in args.tr:
@@ -81,14 +85,19 @@ def test_cases(raw: Path) -> list[str]:
     return sorted(file.name.removesuffix(ending) for file in (raw / "labelsTs").glob(f"*{ending}"))
 
 
+def files_of(raw: Path, name: str) -> tuple[list[Path], Path]:
+    """Images and label of a test case."""
+    ending = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
+    images = sorted((raw / "imagesTs").glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))
+    return images, raw / "labelsTs" / f"{name}{ending}"
+
+
 def unseen_case(planned: PlannedConfiguration, raw: Path, name: str) -> RawCase:
     """A test case with the label values of the data set that was trained on."""
     if planned.label_manager.has_regions:
         raise SystemExit(f"{planned.dataset_name}: is trained on regions, which this script does not match")
     described = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-    ending = described["file_ending"]
-    images = sorted((raw / "imagesTs").glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))
-    case = load_case(planned, name, images, raw / "labelsTs" / f"{name}{ending}")
+    case = load_case(planned, name, *files_of(raw, name))
     label = np.zeros_like(case.label)
     for structure, value in described["labels"].items():
         if structure in planned.dataset_json["labels"]:

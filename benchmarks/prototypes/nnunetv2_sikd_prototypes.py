@@ -42,9 +42,9 @@ class AllStages(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        network = self.teacher.network  # type: ignore[attr-defined]
+        network = self.teacher.network
         features = torch.no_grad()(lambda x: network.decoder.features(network.encoder(x))[1:])
-        self.teacher.features = features  # type: ignore[attr-defined]
+        self.teacher.features = features
 
 
 class _StagesCaptured:

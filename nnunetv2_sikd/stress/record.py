@@ -5,17 +5,31 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.figures.drawing import save_table
-from nnunetv2_sikd.files import write_json
+from nnunetv2_sikd.files import file_hash, write_json
 from nnunetv2_sikd.folders import cannot_write
+from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
 from nnunetv2_sikd.stress.scores import Score
 
 SCORES = "stress.csv"
 _RECORD = "stress.json"
+
+
+def case_hashes(case: str, images: Sequence[Path], label: Path) -> list[str]:
+    """SHA-256 of a case's images and label, and of the spacing that lies beside a TIFF."""
+    beside = [file.with_name(f"{case}.json") for file in (images[0], label)]
+    return [file_hash(file) for file in (*images, label, *beside) if file.is_file()]
+
+
+def plans_hash(planned: PlannedConfiguration) -> str:
+    """SHA-256 of all that decides how images are preprocessed and predicted."""
+    plans = [planned.configuration.configuration, planned.plans.foreground_intensity_properties_per_channel]
+    return sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
 
 
 def settle(

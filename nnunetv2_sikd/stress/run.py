@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from nnunetv2_sikd.distillation.checkpoint import read_checkpoint, weights_hash
 from nnunetv2_sikd.environment import require_folders
 from nnunetv2_sikd.errors import SIKDError
 from nnunetv2_sikd.figures.cases import validation_cases
-from nnunetv2_sikd.files import file_hash, only_here, write_text
+from nnunetv2_sikd.files import only_here, write_text
 from nnunetv2_sikd.folders import cannot_write, make_folder
 from nnunetv2_sikd.patients import patient_of
 from nnunetv2_sikd.preprocessing.planned import PlannedConfiguration
@@ -29,7 +27,7 @@ from nnunetv2_sikd.stress.predict import (
     raw_files,
     score,
 )
-from nnunetv2_sikd.stress.record import SCORES, read_scores, settle, write_scores
+from nnunetv2_sikd.stress.record import SCORES, case_hashes, plans_hash, read_scores, settle, write_scores
 from nnunetv2_sikd.stress.scores import Score, by_seed, differences, mean_dice, summary_table, title_of
 from nnunetv2_sikd.stress.shifts import VERSION, Image, Shift, ranges_of, shifted
 from nnunetv2_sikd.stress.show import draw_curves, draw_differences, draw_shifts
@@ -103,8 +101,8 @@ def stress(
             "version of the shifts": VERSION,
         }
         weights = {name: weights_hash(c["network_weights"]) for name, c in checkpoints.items()}
-        hashes = {case: _hashes(case, *files[case]) for case in cases}
-        record = settle(output, about, weights, _plans_hash(planned), hashes)
+        hashes = {case: case_hashes(case, *files[case]) for case in cases}
+        record = settle(output, about, weights, plans_hash(planned), hashes)
         scores = read_scores(output)
         known = {(score.trainer, score.case) for score in scores}
         for case in tqdm(cases, desc="Validation cases", unit="case"):
@@ -197,18 +195,6 @@ def _checkpoint(planned: PlannedConfiguration, name: str, fold: int | str) -> di
     checkpoint = read_checkpoint(file)
     # Not the optimiser's state, twice the weights, through the whole run.
     return {key: checkpoint.get(key) for key in ("network_weights", "inference_allowed_mirroring_axes")}
-
-
-def _hashes(case: str, images: Sequence[Path], label: Path) -> list[str]:
-    """SHA-256 of a case's images and label, and of the spacing that lies beside a TIFF."""
-    beside = [file.with_name(f"{case}.json") for file in (images[0], label)]
-    return [file_hash(file) for file in (*images, label, *beside) if file.is_file()]
-
-
-def _plans_hash(planned: PlannedConfiguration) -> str:
-    """SHA-256 of all that decides how images are preprocessed and predicted."""
-    plans = [planned.configuration.configuration, planned.plans.foreground_intensity_properties_per_channel]
-    return sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
 
 
 def _spread(cases: Sequence[str], number: int | None) -> list[str]:
