@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 SOURCE, TARGET = "Dataset901_Source", "Dataset902_Target"
 SCHEDULE = "1epochs_2iterations"
 TEACHER, STUDENT = f"nnUNetTrainer_SIKDTeacher_{SCHEDULE}", f"nnUNetTrainer_SIKDStudent_{SCHEDULE}"
-WITHOUT_TEACHER = f"nnUNetTrainer_classVariation_onTop_{SCHEDULE}"
+WITHOUT_TEACHER = f"nnUNetTrainer_classVariation_noise_onTop_{SCHEDULE}"
 
 Run = Callable[..., str]
 
