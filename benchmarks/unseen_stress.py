@@ -5,7 +5,7 @@ carries. The other data set's labels are matched by name; what it does not annot
 ``OUT/stress.csv`` (another run adds trainers; other shifts need another folder), and with ``--example`` a picture.
 
     python benchmarks/unseen_stress.py -d 101 -c 2d_3mm_80_f8 --target 102 -o unseen_102 \\
-        --shifts inversion remapping noise -tr nnUNetTrainer nnUNetTrainer_classVariation_onTop
+        --shifts inversion remapping noise -tr nnUNetTrainer nnUNetTrainer_classVariation_noise_onTop
 """
 
 from __future__ import annotations

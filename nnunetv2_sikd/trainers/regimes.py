@@ -22,7 +22,7 @@ class ClassJitter(nnUNetTrainer):
     """nnU-Net's trainer on images some of whose classes have random levels and textures.
 
     Teachers and students have this among their settings; here it comes without a teacher, as a control and,
-    with levels of *either* kind, as what is recommended for cardiac MR of another contrast (docs/benchmarks).
+    with levels of *either* kind and noise, as what is recommended for cardiac MR of another contrast (docs/benchmarks).
     """
 
     class_jitter: ClassVar[float] = 0.25
