@@ -106,26 +106,23 @@ def test_noise_of_twice_the_strength(dataset: PreprocessedDataset, make_prototyp
     assert strengths == {noisy: (0.5, 0.5), f"{noisy}_noise1": (0.5, 1.0)}
 
 
-@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainer_classVariation"])
-def test_only_noise_has_another_strength(
-    dataset: PreprocessedDataset, make_prototype: MakeTrainer, trainer: str
-) -> None:
-    prototype = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_noise1")
-    prototype.initialize()
-    with pytest.raises(TypeError, match="changes class variation with noise"):
-        prototype.get_dataloaders()
-
-
 @pytest.mark.parametrize(
-    "trainer", ["nnUNetTrainer", "nnUNetTrainer_classJitter", "nnUNetTrainer_classVariation_noise"]
+    ("trainer", "prototype", "message"),
+    [
+        ("nnUNetTrainer", "texture3", "changes class variation, without noise"),
+        ("nnUNetTrainer_classJitter", "texture3", "changes class variation, without noise"),
+        ("nnUNetTrainer_classVariation_noise", "texture3", "changes class variation, without noise"),
+        ("nnUNetTrainer", "noise1", "changes class variation with noise"),
+        ("nnUNetTrainer_classVariation", "noise1", "changes class variation with noise"),
+    ],
 )
-def test_only_class_variation_alone_has_another_strength(
-    dataset: PreprocessedDataset, make_prototype: MakeTrainer, trainer: str
+def test_what_a_prototype_cannot_change_is_refused(
+    dataset: PreprocessedDataset, make_prototype: MakeTrainer, trainer: str, prototype: str, message: str
 ) -> None:
-    prototype = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_texture3")
-    prototype.initialize()
-    with pytest.raises(TypeError, match="changes class variation"):
-        prototype.get_dataloaders()
+    refusing = make_prototype(dataset, f"{trainer}_seed0_2epochs_2iterations_{prototype}")
+    refusing.initialize()
+    with pytest.raises(TypeError, match=message):
+        refusing.get_dataloaders()
 
 
 def test_only_the_published_loss_is_compared_in_all_stages(
