@@ -57,6 +57,11 @@ def test_scores_are_those_of_the_stress_command(
     home = [row for row in rows_of(tmp_path / "home") if row["shift"] in ("", "noise")]
     assert rows_of(output) == home
     assert {row["severity"] for row in home} == {"0", "1", "2", "3"}
+    known = [json.loads((folder / "stress.json").read_text()) for folder in (output, tmp_path / "home")]
+    assert known[0]["plans_sha256"] == known[1]["plans_sha256"]
+    assert {case: hashes[0] for case, hashes in known[0]["cases_sha256"].items()} == {
+        case: hashes[0] for case, hashes in known[1]["cases_sha256"].items()
+    }
     before = (output / "stress.csv").stat().st_mtime_ns
     runpy.run_path(str(SCRIPT), run_name="__main__")
     assert (output / "stress.csv").stat().st_mtime_ns == before
